@@ -1,0 +1,92 @@
+"""What every model adapter is, and how adapters are found by name.
+
+An adapter is one file in this package with a class derived from :class:`Adapter` and the line ``ADAPTER = TheClass``.
+"""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from evqa.errors import AdapterError
+from evqa.types import Prediction
+
+__all__ = ["Adapter", "adapter_names", "load_adapter"]
+
+#: Columns that say what is right. The engine keeps them from adapters that do not declare ``sees_reference``.
+REFERENCE_COLUMNS = frozenset({"answer", "answer_index", "segments", "masks", "temporal_answer", "spatial_answer"})
+
+
+class Adapter(abc.ABC):
+    """Answers benchmark questions.
+
+    Subclasses take their options as keyword arguments of ``__init__`` with defaults; the command line passes them as
+    ``--option name=value``.
+    """
+
+    #: Name on the command line: the module's name.
+    name: ClassVar[str]
+    #: Tasks it can do.
+    tasks: ClassVar[tuple[str, ...]] = ("gen", "mcq")
+    #: Whether it is given the right answers (only an oracle is).
+    sees_reference: ClassVar[bool] = False
+    #: Whether it looks at the images of the spatial options; decoding them costs time.
+    needs_images: ClassVar[bool] = True
+    #: How many entries :meth:`predict` is best given at once.
+    batch_size: int = 1
+
+    def settings(self) -> dict[str, Any]:
+        """Everything about the adapter that can change an answer, JSON-ready: it goes into the run's manifest."""
+        return {}
+
+    @abc.abstractmethod
+    def predict(self, rows: Sequence[Mapping[str, Any]], task: str) -> list[Prediction]:
+        """Answer entries.
+
+        Args:
+            rows: Benchmark rows (see :class:`evqa.types.Sample`), at most :attr:`batch_size`.
+            task: ``gen`` or ``mcq``.
+
+        Returns:
+            One prediction per row, in the same order. An entry that cannot be answered is a failure record
+            (:meth:`Prediction.failure`), not a made-up answer.
+
+        Raises:
+            TransientError: A retry may help; the engine retries.
+            AdapterError, VideoError, DataError: It cannot be done; the engine records a failure for the entry.
+        """
+
+    def close(self) -> None:  # noqa: B027 - nothing to let go of is the common case
+        """Let go of models and connections."""
+
+
+def adapter_names() -> list[str]:
+    """Names of the adapters that come with evqa."""
+    import evqa.adapters as package
+
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and m.name[0] != "_")
+
+
+def load_adapter(spec: str, **options: Any) -> Adapter:
+    """Make an adapter.
+
+    Args:
+        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``.
+        options: Of the adapter.
+
+    Raises:
+        AdapterError: No such adapter, or an option that it does not have.
+    """
+    name, _, model = spec.partition(":")
+    if name not in adapter_names():
+        raise AdapterError(f"there is no adapter {name!r}; known: {', '.join(adapter_names())}")
+    if model:
+        options = {"model": model, **options}
+    cls = importlib.import_module(f"evqa.adapters.{name}").ADAPTER
+    try:
+        return cls(**options)
+    except TypeError as error:
+        raise AdapterError(f"adapter {name!r}: {str(error).replace(f'{cls.__name__}.__init__() ', '')}") from None
