@@ -1,0 +1,235 @@
+"""What all corpora share: a ``datasets`` builder that finds published files, names its faults and refreshes its cache.
+
+A corpus is one module with one class derived from :class:`CorpusBuilder`. It says which files annotate it
+(:meth:`CorpusBuilder.annotation_files`), lists its rows (:meth:`CorpusBuilder.list_rows`) without touching media, and
+turns one listed row into a typed record (:meth:`CorpusBuilder.read_row`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+
+from evqa.errors import DataError, EvqaError, MissingDataError
+
+__all__ = ["CORPORA", "CorpusBuilder", "CorpusConfig", "builder_class", "cache_folder", "source_hash"]
+
+logger = logging.getLogger(__name__)
+
+#: Name of a corpus -> the module of its builder.
+CORPORA: dict[str, str] = {"st_evidence": "evqa.corpora.st_evidence"}
+
+# Rows that one process takes at a time: enough blocks to share among processes, few enough to hand around.
+_BLOCK = 64
+_SKIPPED = "skipped.jsonl"
+
+
+def builder_class(name: str) -> type[CorpusBuilder]:
+    """The builder of a corpus, by its name with or without ``evqa/``.
+
+    Raises:
+        DataError: There is no such corpus.
+    """
+    short = name.removeprefix("evqa/")
+    if short not in CORPORA:
+        raise DataError(f"there is no corpus {name!r}; known: {', '.join(sorted(CORPORA))}")
+    return importlib.import_module(CORPORA[short]).BUILDER
+
+
+def cache_folder(name: str) -> Path:
+    """Where unpacked archives are kept: beside the datasets cache."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "evqa_unpacked" / name
+
+
+def source_hash() -> str:
+    """A hash of the code that makes rows, so that rows cached by an older version are made anew."""
+    digest = hashlib.sha256()
+    here = Path(__file__).parent
+    for path in [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in ("types", "masks", "segments"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass
+class CorpusConfig(datasets.BuilderConfig):
+    """Options of every corpus.
+
+    Attributes:
+        on_error: ``"raise"``: a row that cannot be read stops the build with an error that names entry and file.
+            ``"skip"``: it is left out, counted and listed (:meth:`CorpusBuilder.skipped`).
+        source_repo: The Hub repository to download when there is no ``data_dir``; default: the official release.
+        revision: Of that repository.
+    """
+
+    on_error: str = "raise"
+    source_repo: str | None = None
+    revision: str | None = None
+    #: Set by the builder: what the annotation files are, so that editing one makes a new cache entry.
+    stamp: str | None = None
+
+    def __post_init__(self) -> None:
+        """See ``datasets.BuilderConfig``."""
+        super().__post_init__()
+
+    def create_config_id(self, config_kwargs: dict, custom_features: Any = None) -> str:
+        """The cache key: options, code and the size and time of each annotation file."""
+        return super().create_config_id({**config_kwargs, "stamp": self.stamp}, custom_features)
+
+
+class CorpusBuilder(datasets.GeneratorBasedBuilder):
+    """Base of the corpora; see the module's docstring."""
+
+    BUILDER_CONFIG_CLASS = CorpusConfig
+    VERSION = datasets.Version("1.0.0")
+    DEFAULT_WRITER_BATCH_SIZE = 64  # rows with masks are large
+
+    #: Short name, as in ``evqa/<name>``.
+    corpus: ClassVar[str]
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        kwargs["dataset_name"] = self.corpus
+        kwargs["hash"] = source_hash()
+        super().__init__(*args, **kwargs)
+
+    # -------------------------------------------------------------------- what a corpus must say
+    def source_repo(self) -> str | None:
+        """The official Hub repository of the configured config; ``None`` if it needs no files."""
+        raise NotImplementedError
+
+    def annotation_files(self, root: Path) -> list[Path]:
+        """The files whose change changes rows, found below ``root``.
+
+        Raises:
+            MissingDataError: They are not there; lists what was looked for.
+        """
+        raise NotImplementedError
+
+    def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[Any]]:
+        """Split name -> what :meth:`read_row` needs for each row; picklable, and no media is touched."""
+        raise NotImplementedError
+
+    def read_row(self, row: Any) -> tuple[str, dict[str, Any]]:
+        """The entry id and the typed record of one listed row.
+
+        Raises:
+            EvqaError: The row cannot be read.
+        """
+        raise NotImplementedError
+
+    def download_patterns(self) -> list[str] | None:
+        """Which files of the Hub repository the config needs; ``None`` for all."""
+        return None
+
+    # ---------------------------------------------------------------------------- the machinery
+    def _create_builder_config(self, config_name=None, custom_features=None, config_id=None, **config_kwargs):
+        """Find the annotation files before the cache key is made, so that it can hold their size and time."""
+        if config_kwargs.get("on_error", "raise") not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', not {config_kwargs['on_error']!r}")
+        if config_kwargs.get("data_dir") is not None:
+            folder = Path(config_kwargs["data_dir"]).expanduser().absolute()
+            if not folder.is_dir():
+                raise MissingDataError("data_dir is not a folder", file=folder)
+            config_kwargs["data_dir"] = str(folder)
+        self.config, _ = super()._create_builder_config(
+            config_name=config_name, custom_features=custom_features, config_id=config_id, **config_kwargs
+        )
+        self.config.stamp = self._stamp()
+        config_kwargs["stamp"] = self.config.stamp
+        return super()._create_builder_config(
+            config_name=config_name, custom_features=custom_features, config_id=config_id, **config_kwargs
+        )
+
+    def _stamp(self) -> str:
+        parts = [self.extra_stamp()]
+        for path in self.annotation_files(self._root(media=False)):
+            info = os.stat(path)
+            parts.append(f"{path}:{info.st_size}:{info.st_mtime_ns}")
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def extra_stamp(self) -> str:
+        """Anything else that changes rows, such as which optional packages are installed."""
+        return ""
+
+    def _root(self, *, media: bool) -> Path:
+        """The folder of published files: ``data_dir``, or the official release from the Hub."""
+        if self.config.data_dir is not None:
+            return Path(self.config.data_dir)
+        repo = self.config.source_repo or self.source_repo()
+        if repo is None:
+            return Path(__file__).parent
+        return _download(
+            repo, self.config.revision, self.download_patterns() if media else ["*.csv", "*.json", "*.pkl"]
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        root = self._root(media=True)
+        splits = self.list_rows(root, self.annotation_files(root))
+        if not any(splits.values()):
+            raise DataError("the annotation files hold no rows", file=root)
+        return [
+            datasets.SplitGenerator(
+                name=name,
+                # A list among these is what datasets shares out over processes and streaming shards.
+                gen_kwargs={"blocks": [rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK)]},
+            )
+            for name, rows in splits.items()
+            if rows
+        ]
+
+    def _generate_examples(self, blocks: Sequence[Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for block in blocks:
+            for row in block:
+                try:
+                    yield self.read_row(row)
+                except EvqaError as error:
+                    if self.config.on_error != "skip":
+                        raise
+                    self._note_skipped(error)
+
+    def _note_skipped(self, error: EvqaError) -> None:
+        logger.warning("skipped: %s", error)
+        if os.path.isdir(self._output_dir):  # not when streaming
+            line = json.dumps({"entry": error.entry, "file": error.file, "reason": error.message}) + "\n"
+            # One short write in append mode: processes that build together do not tear each other's lines.
+            descriptor = os.open(Path(self._output_dir) / _SKIPPED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+            try:
+                os.write(descriptor, line.encode("utf-8"))
+            finally:
+                os.close(descriptor)
+
+    def skipped(self) -> list[dict[str, Any]]:
+        """The rows that ``on_error="skip"`` left out: ``entry``, ``file`` and ``reason`` of each."""
+        path = Path(self.cache_dir) / _SKIPPED
+        return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+
+    def _prepare_split_single(self, *args: Any, **kwargs: Any):
+        """Let our error through: datasets would hide entry and file behind "an error occurred"."""
+        try:
+            yield from super()._prepare_split_single(*args, **kwargs)
+        except datasets.exceptions.DatasetGenerationError as error:
+            if isinstance(error.__cause__, EvqaError):
+                raise error.__cause__ from None
+            raise
+
+
+def _download(repo: str, revision: str | None, patterns: list[str] | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingDataError(
+            f"the release {repo} could not be downloaded ({reason}); "
+            "if you have it on disk, pass data_dir=; config 'sample' needs no download"
+        ) from error
