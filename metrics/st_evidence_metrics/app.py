@@ -1,0 +1,8 @@
+"""The Space of this metric: paste predictions and references, get the numbers."""
+
+from evqa.evaluation_app import build
+
+app = build("st_evidence_metrics")
+
+if __name__ == "__main__":
+    app.launch()
