@@ -293,6 +293,17 @@ def test_editing_the_table_refreshes_the_cache(tmp_path):
     assert gen(tmp_path)["entry_id"][-1] == "clip8_0"
 
 
+def test_media_that_come_later_are_seen(tmp_path):
+    home = write_gen(tmp_path, masks=False)
+    assert gen(tmp_path)[0]["masks"] is None
+    write_gen(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole" / "st_evidence_gen" / "masks", home / "masks")
+    assert len(gen(tmp_path)[0]["masks"]) == FRAMES
+    assert gen(tmp_path)[0]["video"] is None
+    write_clips(home)
+    assert gen(tmp_path)[0]["video"]["path"].endswith("clip1.mp4")
+
+
 def test_streaming_and_processes_give_the_same_rows(tmp_path):
     rows = [(f"c_{i}", "c", f"q{i}", ["x", "y"], "y", [[0, i + 1]]) for i in range(150)]
     write_gen(tmp_path, rows, masks=False)

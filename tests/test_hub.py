@@ -72,7 +72,9 @@ print(load_dataset("evqa/st_evidence", "gen", split="test", probe=False)[2]["ent
     command = [sys.executable, script, "--repo", "someone/st_evidence", "--config"]
     for config in ("sample", "gen"):
         more = ["--data-dir", str(tmp_path / "release")] if config == "gen" else []
-        done = subprocess.run([*command, config, *more], env=hub, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            [*command, config, *more], env=hub, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
         assert done.returncode == 0, done.stderr
     without_evqa = """
 import sys
@@ -86,7 +88,11 @@ print(load_dataset("someone/st_evidence", "gen", split="test")["entry_id"])
     out = python(without_evqa, hub, tmp_path)
     assert "48 (256, 144) binary" in out
     assert str([row[0] for row in ROWS]) in out
-    card = python('from huggingface_hub import hf_hub_download as d; print(open(d("someone/st_evidence", "README.md", repo_type="dataset")).read())', hub, tmp_path)
+    card = python(
+        'from huggingface_hub import hf_hub_download as d; print(open(d("someone/st_evidence", "README.md", repo_type="dataset")).read())',
+        hub,
+        tmp_path,
+    )
     assert "pretty_name: ST-Evidence" in card
     assert "config_name: sample" in card
     assert "config_name: gen" in card

@@ -149,14 +149,16 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _stamp(self) -> str:
-        parts = [self.extra_stamp()]
-        for path in self.annotation_files(self._root(media=False)):
+        root = self._root(media=False)
+        files = self.annotation_files(root)
+        parts = [self.extra_stamp(root, files)]
+        for path in files:
             info = os.stat(path)
             parts.append(f"{path}:{info.st_size}:{info.st_mtime_ns}")
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
-    def extra_stamp(self) -> str:
-        """Anything else that changes rows, such as which optional packages are installed."""
+    def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
+        """Anything else that changes rows, such as which media are there and which optional packages are installed."""
         return ""
 
     def _root(self, *, media: bool) -> Path:

@@ -13,7 +13,7 @@ from evqa.corpora.archives import ARCHIVE_SUFFIXES, extract
 from evqa.errors import DataError, MaskError, MissingDataError
 from evqa.types import FrameMask
 
-__all__ = ["ClipFinder", "find_file", "find_folder", "read_reference_masks", "relative"]
+__all__ = ["ClipFinder", "find_file", "find_folder", "media_stamp", "read_reference_masks", "relative"]
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 _FRAME_NUMBER = re.compile(r"(?:frame_)?(\d+)")
@@ -62,6 +62,17 @@ def find_folder(roots: Sequence[Path], names: Sequence[str], cache: Path) -> Pat
                 if (root / f"{name}{suffix}").is_file():
                     return _inner(extract(root / f"{name}{suffix}", cache))
     return None
+
+
+def media_stamp(roots: Sequence[Path], names: Sequence[str]) -> str:
+    """What :func:`find_folder` would find, and its age: media that are added later must not meet an old cache."""
+    found = []
+    for root in roots:
+        for name in names:
+            for path in (root / name, *(root / f"{name}{suffix}" for suffix in ARCHIVE_SUFFIXES)):
+                if path.exists():
+                    found.append(f"{path}:{path.stat().st_mtime_ns}")
+    return "\n".join(found)
 
 
 def _inner(folder: Path) -> Path:

@@ -25,7 +25,7 @@ import datasets
 
 from evqa.corpora import embedded, st_evidence_instruct
 from evqa.corpora.base import CorpusBuilder, CorpusConfig, cache_folder
-from evqa.corpora.media import ClipFinder, find_file, find_folder, read_reference_masks, relative
+from evqa.corpora.media import ClipFinder, find_file, find_folder, media_stamp, read_reference_masks, relative
 from evqa.corpora.tables import Cells, read_csv, read_json
 from evqa.errors import DataError, MissingDataError
 from evqa.segments import read as read_segments
@@ -112,15 +112,20 @@ class StEvidence(CorpusBuilder):
             return ["gen_mask/*", "*.csv", "*.pkl", "masks*", "video_frames_6fps*"]
         return None  # mcq ships no clips of its own: it needs those of gen
 
-    def extra_stamp(self) -> str:
-        """Whether clips are probed depends on what is installed."""
-        return f"probe={self._probe}"
+    def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
+        """Whether clips are probed depends on what is installed; what rows hold, on which media are there."""
+        if self.config.name == "sample":
+            return ""
+        if self.config.name.startswith("instruct"):
+            return st_evidence_instruct.stamp(self.config.name, root, files, self.config.vicas_dir)
+        media = media_stamp(_roots(root, files[0].parent), (*_VIDEO_FOLDERS, *_MASK_FOLDERS, "options"))
+        return f"probe={self._probe}\n{media}"
 
     @property
     def _probe(self) -> bool:
         if self.config.probe is not None:
             return self.config.probe
-        return any(importlib.util.find_spec(module) for module in ("decord", "av", "torchcodec"))
+        return importlib.util.find_spec("av") is not None  # times and sizes are always read by PyAV
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`CorpusBuilder.annotation_files`."""
@@ -144,9 +149,7 @@ class StEvidence(CorpusBuilder):
             return st_evidence_instruct.list_rows(name, root, files, self.config.vicas_dir)
         rows = read_csv(files[0], columns=_COLUMNS, optional=("video_id", "video_path", "segments"))
         home = files[0].parent
-        roots = list(
-            dict.fromkeys([home, home / "data", root, root / "st_evidence_gen", home.parent / "st_evidence_gen"])
-        )
+        roots = _roots(root, home)
         cache = cache_folder(self.corpus)
         clips = find_folder(roots, _VIDEO_FOLDERS, cache)
         if clips is None:
@@ -183,6 +186,11 @@ def _beside(root: Path, folder: str, name: str) -> Path:
     places = [root / name, root / folder / name, root / folder / "data" / name, root / "data" / name]
     places.append(root / "benchmark" / folder / "data" / name)
     return find_file(places, name, root)
+
+
+def _roots(root: Path, home: Path) -> list[Path]:
+    """Where media may lie: beside the table, in the data folder, and, for mcq, in the folder of gen."""
+    return list(dict.fromkeys([home, home / "data", root, root / "st_evidence_gen", home.parent / "st_evidence_gen"]))
 
 
 # ---------------------------------------------------------------------------------------- benchmark

@@ -14,7 +14,7 @@ from evqa import masks as rle_masks
 from evqa import segments as seg
 from evqa.corpora.archives import load_plain_pickle
 from evqa.corpora.base import cache_folder
-from evqa.corpora.media import find_file, find_folder
+from evqa.corpora.media import find_file, find_folder, media_stamp
 from evqa.corpora.tables import Cells, read_csv, read_json
 from evqa.errors import DataError, MaskError, MissingDataError
 from evqa.types import EvidenceObject, FrameFolder, FrameMask, Rle
@@ -35,6 +35,9 @@ _COLUMNS = {
     "mask_evidence": ("mask_evidence",),
     "split": ("split",),
 }
+_MASK_FOLDERS = ("masks", "masks_all_clevrer_gdino_refined")
+_FRAME_FOLDER = "video_frames_6fps"
+_VICAS_ANNOTATIONS = Path("annotations", "v1.0")
 _OPTION_LINE = re.compile(r"\(([A-Z])\)\s*(.*)")
 
 
@@ -67,6 +70,14 @@ def list_rows(config: str, root: Path, files: Sequence[Path], vicas_dir: str | N
     return splits
 
 
+def stamp(config: str, root: Path, files: Sequence[Path], vicas_dir: str | None) -> str:
+    """Which media are there; see :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
+    home = files[0].parent
+    if config == "instruct_mask":
+        return media_stamp([home], (*_MASK_FOLDERS, _FRAME_FOLDER))
+    return media_stamp(_vicas_places(root, home, vicas_dir), (str(_VICAS_ANNOTATIONS), "video_frames"))
+
+
 def _split(cells: Cells) -> str:
     return cells.text("split").strip() or "train"
 
@@ -75,8 +86,8 @@ def _split(cells: Cells) -> str:
 def _mask_rows(files: Sequence[Path]) -> list[_MaskRow]:
     home = files[0].parent
     cache = cache_folder("st_evidence")
-    masks = find_folder([home], ("masks", "masks_all_clevrer_gdino_refined"), cache)
-    frames = find_folder([home], ("video_frames_6fps",), cache)
+    masks = find_folder([home], _MASK_FOLDERS, cache)
+    frames = find_folder([home], (_FRAME_FOLDER,), cache)
     table = next((path for path in files if path.suffix == ".csv"), None)
     pickled = next((path for path in files if path.suffix == ".pkl"), None)
     optional = ("video_id", "segments", "mask_evidence", "split")
@@ -301,10 +312,8 @@ def _rle(value: Any, entry: str, file: Path) -> Rle:
 def _qa_rows(root: Path, table: Path, vicas_dir: str | None) -> list[_QaRow]:
     optional = ("video_path", "segments", "split")
     cells = read_csv(table, columns=_COLUMNS, optional=optional)
-    places = [Path(vicas_dir).expanduser().absolute()] if vicas_dir else []
-    places += [table.parent, table.parent / "vicas", table.parent.parent / "vicas", root, root / "vicas"]
-    places = list(dict.fromkeys(places))
-    home = next((p for p in places if (p / "annotations" / "v1.0").is_dir()), None)
+    places = _vicas_places(root, table.parent, vicas_dir)
+    home = next((p for p in places if (p / _VICAS_ANNOTATIONS).is_dir()), None)
     if home is None:
         raise MissingDataError(
             "instruct_qa asks about clips of ViCaS, which the release does not hold. From "
@@ -314,7 +323,12 @@ def _qa_rows(root: Path, table: Path, vicas_dir: str | None) -> list[_QaRow]:
             file=table,
         )
     frames = next((p / "video_frames" for p in [home, *places] if (p / "video_frames").is_dir()), None)
-    return [_QaRow(row, home / "annotations" / "v1.0", frames) for row in cells]
+    return [_QaRow(row, home / _VICAS_ANNOTATIONS, frames) for row in cells]
+
+
+def _vicas_places(root: Path, home: Path, vicas_dir: str | None) -> list[Path]:
+    given = [Path(vicas_dir).expanduser().absolute()] if vicas_dir else []
+    return list(dict.fromkeys([*given, home, home / "vicas", home.parent / "vicas", root, root / "vicas"]))
 
 
 @functools.lru_cache(maxsize=8)  # rows come grouped by video

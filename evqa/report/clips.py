@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from evqa.errors import EvqaError, VideoError
 
 __all__ = ["ClipStore"]
@@ -16,6 +18,10 @@ _PLAYABLE = {
     ".mp4": {"h264", "av1", "vp9"},
     ".webm": {"vp8", "vp9", "av1"},
 }
+
+
+_CHUNK = 64  # frames decoded at a time: bounds memory
+_MOST_FPS = 30.0
 
 
 class ClipStore:
@@ -90,8 +96,11 @@ def _codec(video: Any) -> str | None:
 
 
 def _encode(video: Any, target: Path) -> None:
-    from evqa.video import probe, read_frames, write_clip
+    """Write the clip anew at a constant rate, so that what is shown at a second stays at that second."""
+    from evqa.video import Clip, write_clip
 
-    info = probe(video)
-    frames = read_frames(video, info.timestamps)
-    write_clip(target, frames, info.fps)
+    clip = Clip(video)
+    rate = min(clip.info.fps, _MOST_FPS)
+    times = np.arange(max(1, int(clip.info.duration * rate))) / rate
+    chunks = (clip.frames(times[i : i + _CHUNK]) for i in range(0, len(times), _CHUNK))
+    write_clip(target, (frame for chunk in chunks for frame in chunk), rate)
