@@ -249,7 +249,8 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from evqa.predictions import export_original, load_predictions
+    from evqa.export import export_original
+    from evqa.predictions import load_predictions
 
     rows, task = _references(arguments, [arguments.predictions])
     print(export_original(load_predictions(arguments.predictions), arguments.to, references=rows, task=task or "gen"))

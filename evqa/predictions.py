@@ -1,4 +1,4 @@
-"""Predictions in every form they are found in, as :class:`evqa.types.Prediction`, and back out again.
+"""Predictions in every form they are found in, as :class:`evqa.types.Prediction`.
 
 Forms that are read:
 
@@ -22,11 +22,10 @@ from typing import Any
 
 from evqa import masks as rle_masks
 from evqa import segments as seg
-from evqa._files import child, write_json
 from evqa.errors import MaskError, PredictionError
 from evqa.types import FrameMask, Prediction
 
-__all__ = ["PredictionFile", "export_original", "load_predictions", "read_mask_folder", "read_prediction"]
+__all__ = ["PredictionFile", "load_predictions", "read_mask_folder", "read_prediction"]
 
 _MCQ_KEYS = {"gt_answer", "evidence_t", "gt_evidence_t", "evidence_s", "gt_evidence_s"}
 _OWN_KEYS = {field.name for field in dataclasses.fields(Prediction)}
@@ -278,62 +277,3 @@ def _load_json(path: Path) -> Any:
             return json.load(handle, object_pairs_hook=no_duplicates)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PredictionError(f"not readable as JSON ({error}); is it cut off?", file=path) from None
-
-
-# ------------------------------------------------------------------------------------------ export
-def export_original(
-    predictions: Mapping[str, Prediction], folder: str | os.PathLike, *, references: Any = None, task: str = "gen"
-) -> Path:
-    """Write predictions as the original release's files, so that its own scripts can read them.
-
-    Args:
-        predictions: What to write.
-        folder: Gets ``predictions.json`` and, for ``gen``, ``predictions/<entry>/masks/%05d.png``.
-        references: Rows of the benchmark. Needed for ``mcq``, whose files carry the truth, and for ``video_id``.
-        task: ``"gen"`` or ``"mcq"``.
-
-    Returns:
-        The path of ``predictions.json``.
-    """
-    from evqa.scoring.choice import v1_entry
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = {row["entry_id"]: row for row in references} if references is not None else {}
-    if task == "mcq" and not rows:
-        raise PredictionError("MCQ files carry the truth: the references are needed to write them", file=folder)
-    entries: dict[str, Any] = {}
-    for entry_id in predictions:
-        prediction = predictions[entry_id]
-        row = rows.get(entry_id, {})
-        if task == "mcq":
-            entries[entry_id] = v1_entry(
-                answer=prediction.answer,
-                temporal_choice=prediction.temporal_choice,
-                spatial_choice=prediction.spatial_choice,
-                candidates=row.get("candidates") or [],
-                right_answer=row.get("answer"),
-                temporal_answer=row.get("temporal_answer"),
-                spatial_answer=row.get("spatial_answer"),
-            )
-            continue
-        entry: dict[str, Any] = {"video_id": row.get("video_id")}
-        if prediction.failed:
-            entry |= {"parsed_response": None, "error": f"{prediction.status}: {prediction.detail}"}
-        else:
-            entry["parsed_response"] = {
-                "answer": prediction.answer,
-                "segments": prediction.segments,
-                "referring_expressions": prediction.referring_expressions,
-            }
-        if prediction.masks:
-            place = child(folder / "predictions", entry_id, "masks", entry=entry_id)
-            place.mkdir(parents=True, exist_ok=True)
-            for mask in prediction.masks:
-                if mask["rle"] is not None and mask["frame"] >= 0:
-                    rle_masks.to_png(mask["rle"], place / f"{mask['frame']:05d}.png")
-            entry["mask_folder"] = f"predictions/{entry_id}/masks"
-        entries[entry_id] = entry
-    out = folder / "predictions.json"
-    write_json(out, entries)
-    return out

@@ -83,14 +83,7 @@ class FrameMask(TypedDict):
     rle: Rle | None
 
 
-class Sample(TypedDict, total=False):
-    """One benchmark question (configs ``gen``, ``mcq`` and ``sample`` of ``evqa/st_evidence``).
-
-    ``masks`` is ``None`` when the reference holds no masks for the entry, which is not the same as an empty list.
-    A frame that the reference does not list was not annotated. ``metadata`` is a JSON object with every published
-    column that has no place of its own.
-    """
-
+class _Question(TypedDict, total=False):
     entry_id: str
     video_id: str
     video: dict[str, Any] | None
@@ -102,10 +95,20 @@ class Sample(TypedDict, total=False):
     question: str
     candidates: list[str]
     answer: str
-    answer_index: int
+    answer_index: int | None
     segments: list[Segment]
-    masks: list[FrameMask] | None
     metadata: str
+
+
+class Sample(_Question, total=False):
+    """One benchmark question (configs ``gen``, ``mcq`` and ``sample`` of ``evqa/st_evidence``).
+
+    ``masks`` is ``None`` when the reference holds no masks for the entry, which is not the same as an empty list.
+    A frame that the reference does not list was not annotated. ``answer_index`` is ``None`` where no candidate is
+    spelled like the answer. ``metadata`` is a JSON object with every published column that has no place of its own.
+    """
+
+    masks: list[FrameMask] | None
 
 
 class McqSample(Sample, total=False):
@@ -137,23 +140,11 @@ class FrameFolder(TypedDict):
     times: list[float]
 
 
-class InstructRow(TypedDict, total=False):
+class InstructRow(_Question, total=False):
     """One row of ST-Evidence-Instruct (configs ``instruct_mask`` and ``instruct_qa``); each object kept apart."""
 
-    entry_id: str
-    video_id: str
-    video: dict[str, Any] | None
     frames: FrameFolder
-    fps: float | None
-    height: int | None
-    width: int | None
-    question: str
-    candidates: list[str]
-    answer: str
-    answer_index: int
-    segments: list[Segment]
     objects: list[EvidenceObject]
-    metadata: str
 
 
 @dataclasses.dataclass

@@ -1,6 +1,6 @@
 """A run in a process of its own, for tests that kill it: ``child_run.py FOLDER [ENTRIES] [SECONDS PER ENTRY]``.
 
-Prints ``started`` once the first entry is in work, and ``done`` at the end.
+Prints ``started`` each time entries are taken up, and ``done`` or ``interrupted`` at the end.
 """
 
 from __future__ import annotations
@@ -37,5 +37,5 @@ if __name__ == "__main__":
     folder = sys.argv[1]
     entries = int(sys.argv[2]) if len(sys.argv) > 2 else 40
     seconds = float(sys.argv[3]) if len(sys.argv) > 3 else 0.0
-    run(Slow(seconds), benchmark(entries), folder, progress=False)
-    print("done", flush=True)
+    result = run(Slow(seconds), benchmark(entries), folder, progress=False)
+    print("interrupted" if result.interrupted else "done", flush=True)

@@ -179,7 +179,7 @@ def test_validate_finds_what_is_wrong(tmp_path, capsys):
 
 
 def test_real_process(data, tmp_path):
-    """Through the installed command: --help, exit codes, a broken pipe, Ctrl-C."""
+    """Through the installed command: --help, exit codes, a broken pipe."""
     command = [sys.executable, "-m", "evqa.cli"]
     done = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0

@@ -11,7 +11,8 @@ from PIL import Image
 
 from evqa import masks
 from evqa.errors import PredictionError
-from evqa.predictions import export_original, load_predictions, read_mask_folder, read_prediction
+from evqa.export import export_original
+from evqa.predictions import load_predictions, read_mask_folder, read_prediction
 from evqa.scoring import score
 from evqa.types import Prediction
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -82,6 +83,20 @@ def test_thirty_kills_lose_nothing(tmp_path):
     rows = benchmark(60)
     a, b = (score(RunLog.open(tmp_path / name).predictions(), rows) for name in ("calm", "killed"))
     assert dict(a) == dict(b)
+
+
+def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path):
+    process = child(tmp_path, 12, 0.2)
+    process.stdout.readline()
+    process.stdout.readline()  # the first batch is recorded, the second in work
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert out.splitlines()[-1] == "interrupted"
+    assert process.returncode == 0
+    log = RunLog.open(tmp_path)
+    assert 0 < len(log.predictions()) < 12
+    assert child(tmp_path, 12).wait(60) == 0
+    assert sorted(entries_of(log)) == [f"e{i:03d}" for i in range(12)]
 
 
 @pytest.mark.parametrize("cut", [1, 7, 200, 3000])

@@ -26,7 +26,7 @@ import datasets
 from evqa.corpora import embedded, st_evidence_instruct
 from evqa.corpora.base import CorpusBuilder, CorpusConfig, cache_folder
 from evqa.corpora.media import ClipFinder, find_file, find_folder, media_stamp, read_reference_masks, relative
-from evqa.corpora.tables import Cells, read_csv, read_json
+from evqa.corpora.tables import QUESTION_COLUMNS, Cells, read_csv, read_json
 from evqa.errors import DataError, MissingDataError
 from evqa.segments import read as read_segments
 from evqa.types import features
@@ -39,15 +39,6 @@ BENCH_REPO = "Salesforce/ST-Evidence-Bench"
 INSTRUCT_REPO = "Salesforce/ST-Evidence-Instruct"
 DEFAULT_FPS = 6.0  # masks are numbered in the published 6 fps clips
 
-_COLUMNS = {
-    "entry_id": ("entry_id",),
-    "video_id": ("video_id", "video"),
-    "video_path": ("video_path",),
-    "question": ("question",),
-    "candidates": ("candidates", "options"),
-    "answer": ("answer",),
-    "segments": ("segment", "temporal_evidence", "segments"),
-}
 _VIDEO_FOLDERS = ("videos_6fps", "videos", "NextQA-Video")
 _MASK_FOLDERS = ("masks", "mask_annos_latest_img")
 
@@ -147,7 +138,7 @@ class StEvidence(CorpusBuilder):
             return {"test": embedded.list_rows()}
         if name.startswith("instruct"):
             return st_evidence_instruct.list_rows(name, root, files, self.config.vicas_dir)
-        rows = read_csv(files[0], columns=_COLUMNS, optional=("video_id", "video_path", "segments"))
+        rows = read_csv(files[0], columns=QUESTION_COLUMNS, optional=("video_id", "video_path", "segments"))
         home = files[0].parent
         roots = _roots(root, home)
         cache = cache_folder(self.corpus)

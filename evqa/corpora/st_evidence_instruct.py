@@ -15,7 +15,7 @@ from evqa import segments as seg
 from evqa.corpora.archives import load_plain_pickle
 from evqa.corpora.base import cache_folder
 from evqa.corpora.media import find_file, find_folder, media_stamp
-from evqa.corpora.tables import Cells, read_csv, read_json
+from evqa.corpora.tables import QUESTION_COLUMNS, Cells, read_csv, read_json
 from evqa.errors import DataError, MaskError, MissingDataError
 from evqa.types import EvidenceObject, FrameFolder, FrameMask, Rle
 
@@ -24,17 +24,7 @@ __all__ = ["annotation_files", "list_rows"]
 DEFAULT_FPS = 6.0
 BOX_SCALE = 1000.0  # bbox_norm counts thousandths of the frame
 
-_COLUMNS = {
-    "entry_id": ("entry_id",),
-    "video_id": ("video_id", "video"),
-    "video_path": ("video_path",),
-    "question": ("question",),
-    "candidates": ("candidates", "options"),
-    "answer": ("answer",),
-    "segments": ("temporal_evidence", "segment", "segments"),
-    "mask_evidence": ("mask_evidence",),
-    "split": ("split",),
-}
+_COLUMNS = {**QUESTION_COLUMNS, "mask_evidence": ("mask_evidence",), "split": ("split",)}
 _MASK_FOLDERS = ("masks", "masks_all_clevrer_gdino_refined")
 _FRAME_FOLDER = "video_frames_6fps"
 _VICAS_ANNOTATIONS = Path("annotations", "v1.0")

@@ -15,7 +15,18 @@ from evqa.errors import DataError
 from evqa.scoring.answers import match_candidate
 from evqa.types import Segment
 
-__all__ = ["Cells", "read_csv", "read_json"]
+__all__ = ["QUESTION_COLUMNS", "Cells", "read_csv", "read_json"]
+
+#: Our name of a column -> the names under which question tables publish it.
+QUESTION_COLUMNS: dict[str, tuple[str, ...]] = {
+    "entry_id": ("entry_id",),
+    "video_id": ("video_id", "video"),
+    "video_path": ("video_path",),
+    "question": ("question",),
+    "candidates": ("candidates", "options"),
+    "answer": ("answer",),
+    "segments": ("segment", "temporal_evidence", "segments"),
+}
 
 # Longer than any honest cell; the parser's memory grows much faster than its input.
 _MAX_LITERAL = 200_000

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from evqa.scoring.answers import LETTERS, answer_correct, match_letter
-from evqa.types import NUM_OPTIONS
+from evqa.scoring.inputs import Reference
+from evqa.types import NUM_OPTIONS, Prediction
 
-__all__ = ["CHOICES", "choices", "v1_choices"]
+__all__ = ["CHOICES", "choices", "v1_choices", "v1_entry"]
 
 #: Choice -> (its key in the original's MCQ files, the key of the truth there).
 CHOICES = {
@@ -18,43 +19,29 @@ CHOICES = {
 }
 
 
-def choices(
-    *,
-    answer: Any,
-    temporal_choice: Any,
-    spatial_choice: Any,
-    candidates: Sequence[Any],
-    right_answer: Any,
-    temporal_answer: int | None,
-    spatial_answer: int | None,
-) -> dict[str, tuple[int, int, int]]:
+def choices(said: Prediction, right: Reference) -> dict[str, tuple[int, int, int]]:
     """Score one entry under ``strict``.
-
-    Args:
-        answer, temporal_choice, spatial_choice: What the system said; ``None`` for nothing.
-        candidates, right_answer: The reference's options and the text of the right one.
-        temporal_answer, spatial_answer: Index of the right option; ``None`` where the reference has no such choice.
 
     Returns:
         For each of ``qa``, ``temporal``, ``spatial``: ``(asked, answered, correct)``, each 0 or 1. ``asked`` comes
         from the reference alone: an entry cannot leave the denominator by not being answered. An evidence choice
         counts as answered if it is one of the letters; an answer if it is not empty.
     """
-    asked = right_answer is not None
+    asked = right.answer is not None
     out = {
         "qa": (
             int(asked),
-            int(asked and answer is not None and str(answer).strip() != ""),
-            int(asked and answer_correct(answer, right_answer, candidates)),
+            int(asked and said.answer is not None and said.answer.strip() != ""),
+            int(asked and answer_correct(said.answer, right.answer, right.candidates)),
         )
     }
-    for name, said, right in (
-        ("temporal", temporal_choice, temporal_answer),
-        ("spatial", spatial_choice, spatial_answer),
+    for name, choice, answer in (
+        ("temporal", said.temporal_choice, right.temporal_answer),
+        ("spatial", said.spatial_choice, right.spatial_answer),
     ):
-        letter = match_letter(said, NUM_OPTIONS)
-        asked = right is not None
-        out[name] = (int(asked), int(asked and letter is not None), int(asked and letter == right))
+        letter = match_letter(choice, NUM_OPTIONS)
+        asked = answer is not None
+        out[name] = (int(asked), int(asked and letter is not None), int(asked and letter == answer))
     return out
 
 
@@ -73,26 +60,17 @@ def v1_choices(entry: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
     return out
 
 
-def v1_entry(
-    *,
-    answer: Any,
-    temporal_choice: Any,
-    spatial_choice: Any,
-    candidates: Sequence[Any],
-    right_answer: Any,
-    temporal_answer: int | None,
-    spatial_answer: int | None,
-) -> dict[str, Any]:
+def v1_entry(said: Prediction, right: Reference) -> dict[str, Any]:
     """The record that the original MCQ scripts would have written: the truth as letters, beside the prediction."""
-    wanted = str(right_answer).strip().lower()
-    texts = [str(candidate).strip().lower() for candidate in candidates]
+    wanted = str(right.answer).strip().lower()
+    texts = [str(candidate).strip().lower() for candidate in right.candidates]
     return {
-        "answer": answer,
+        "answer": said.answer,
         "gt_answer": LETTERS[texts.index(wanted)] if wanted in texts else None,
-        "evidence_t": temporal_choice,
-        "gt_evidence_t": None if temporal_answer is None else LETTERS[temporal_answer],
-        "evidence_s": spatial_choice,
-        "gt_evidence_s": None if spatial_answer is None else LETTERS[spatial_answer],
+        "evidence_t": said.temporal_choice,
+        "gt_evidence_t": None if right.temporal_answer is None else LETTERS[right.temporal_answer],
+        "evidence_s": said.spatial_choice,
+        "gt_evidence_s": None if right.spatial_answer is None else LETTERS[right.spatial_answer],
     }
 
 

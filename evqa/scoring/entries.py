@@ -188,15 +188,7 @@ def _clip(entry: EntryScore, reference: Reference, said: Prediction, protocol: P
 # ---------------------------------------------------------------------------------------- mcq
 def _mcq_strict(entry: EntryScore, reference: Reference, prediction: Prediction | None) -> None:
     said = prediction if prediction is not None and not prediction.failed else Prediction(reference.entry_id)
-    counts = choices(
-        answer=said.answer,
-        temporal_choice=said.temporal_choice,
-        spatial_choice=said.spatial_choice,
-        candidates=reference.candidates,
-        right_answer=reference.answer,
-        temporal_answer=reference.temporal_answer,
-        spatial_answer=reference.spatial_answer,
-    )
+    counts = choices(said, reference)
     _choice_values(entry, counts)
     if all(asked for asked, _, _ in counts.values()):
         entry.values["all_three_accuracy"] = float(all(correct for _, _, correct in counts.values()))
@@ -207,15 +199,7 @@ def _mcq_v1(entry: EntryScore, reference: Reference, prediction: Prediction | No
         return  # the original evaluator sees the result file only: what is not in it does not exist
     value = prediction.original["entry"] if prediction.original is not None else None
     if not isinstance(value, Mapping):
-        value = v1_entry(
-            answer=prediction.answer,
-            temporal_choice=prediction.temporal_choice,
-            spatial_choice=prediction.spatial_choice,
-            candidates=reference.candidates,
-            right_answer=reference.answer,
-            temporal_answer=reference.temporal_answer,
-            spatial_answer=reference.spatial_answer,
-        )
+        value = v1_entry(prediction, reference)
     _choice_values(entry, v1_choices(value))
 
 
