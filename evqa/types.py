@@ -233,13 +233,34 @@ class Prediction:
             raise PredictionError(f"unknown fields {sorted(unknown)}", entry=entry, file=file)
         values = dict(record)
         try:
-            values["masks"] = [read_frame_mask(mask) for mask in values.get("masks") or []]
+            values["masks"] = read_frame_masks(values.get("masks"))
             values["segments"] = [[float(s), float(e)] for s, e in values.get("segments") or []]
             return cls(**values)
         except PredictionError as error:
             raise PredictionError(error.message, entry=entry, file=file) from None
         except (KeyError, TypeError, ValueError) as error:
             raise PredictionError(f"malformed prediction ({error})", entry=entry, file=file) from None
+
+
+def read_frame_masks(value: Any) -> list[FrameMask]:
+    """Masks of a JSON record or dataset row.
+
+    Args:
+        value: A list of :class:`FrameMask` dictionaries, or a mapping from frame to RLE, where a frame is a number or
+            a file name such as ``00012.png``. A name that is no number gets a negative frame: it belongs to no frame
+            of any reference.
+
+    Raises:
+        KeyError, TypeError, ValueError: Anything else.
+    """
+    if not isinstance(value, Mapping):
+        return [read_frame_mask(mask) for mask in value or []]
+    masks = []
+    for number, (name, rle) in enumerate(value.items()):
+        stem = str(name).removesuffix(".png")
+        frame = int(stem) if stem.isascii() and stem.isdigit() else -1 - number
+        masks.append(read_frame_mask({"frame": frame, "rle": rle}))
+    return masks
 
 
 def read_frame_mask(mask: Mapping[str, Any]) -> FrameMask:

@@ -112,6 +112,13 @@ def test_forms_of_predictions_and_references():
         for protocol in ("strict", "evqa-v1"):
             scores = score(said, raw, protocol)
             assert scores["accuracy"] == scores["mIoU"] == 100.0
+    by_frame = {r["entry_id"]: {f"{m['frame']:05d}.png": m["rle"] for m in r["masks"]} for r in rows}
+    by_name = [{**r, "masks": by_frame[r["entry_id"]]} for r in rows]
+    said = {e: {"answer": "A", "masks": {int(name[:5]): rle for name, rle in m.items()}} for e, m in by_frame.items()}
+    assert score(said, by_name)["J&F"] == score(said, rows)["J&F"] == 100.0
+    odd = {e: {"answer": "A", "masks": {"zzz.png": masks.empty(48, 64)}} for e in said}
+    assert score(odd, rows)["J"] == 0.0
+    assert score(odd, rows, "evqa-v1")["J"] == 100.0
     with pytest.raises(PredictionError, match="unknown form"):
         score({"e000": {"foo": 1}}, raw)
     with pytest.raises(PredictionError, match="two predictions"):

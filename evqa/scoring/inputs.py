@@ -10,7 +10,7 @@ from typing import Any
 from evqa import segments as seg
 from evqa.errors import DataError, PredictionError
 from evqa.predictions import read_prediction
-from evqa.types import FrameMask, Prediction, Segment, read_frame_mask
+from evqa.types import FrameMask, Prediction, Segment, read_frame_masks
 
 __all__ = ["Reference", "as_predictions", "iter_references"]
 
@@ -74,7 +74,7 @@ def _read(row: Mapping[str, Any]) -> Reference:
             raise DataError(f"reference segments cannot be read: {'; '.join(problems)}", entry=entry)
     masks = row.get("masks")
     try:
-        masks = None if masks is None else [read_frame_mask(mask) for mask in masks]
+        masks = None if masks is None else read_frame_masks(masks)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"reference masks cannot be read ({error})", entry=entry) from None
     answer = row.get("answer")
