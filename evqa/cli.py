@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import evqa
-from evqa.errors import DataError, EvqaError
+from evqa.errors import AdapterError, DataError, EvqaError
 
 __all__ = ["main"]
 
@@ -65,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--limit", type=_positive, help="only the first so many entries")
     run.add_argument("--batch-size", type=_positive, help="entries at a time (default: what the adapter wants)")
     run.add_argument("--retry-failed", action="store_true", help="run entries again whose record is a failure")
+    run.add_argument("--retries", type=int, default=3, help="tries after a passing failure (default: %(default)s)")
+    run.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="only the I-th of N shares, for N machines and one folder"
+    )
+    run.add_argument(
+        "--max-cost", type=float, metavar="AMOUNT", help="stop when the run has cost so much; needs prices"
+    )
+    run.add_argument("--dry-run", action="store_true", help="print the first request of one entry and send nothing")
     run.set_defaults(command=_run)
 
     score = commands.add_parser("score", help="score a run or a prediction file")
@@ -132,6 +141,14 @@ def _positive(text: str) -> int:
     return value
 
 
+def _shard(text: str) -> tuple[int, int]:
+    """``3/8``, the third of eight, as rank and number of ranks."""
+    part, slash, parts = text.partition("/")
+    if not slash or not part.isdigit() or not parts.isdigit() or not 1 <= int(part) <= int(parts):
+        raise argparse.ArgumentTypeError(f"must be I/N with 1 <= I <= N, not {text!r}")
+    return int(part) - 1, int(parts)
+
+
 # ---------------------------------------------------------------------------------------- commands
 def _demo(arguments: argparse.Namespace) -> int:
     from evqa.adapters import load_adapter
@@ -165,17 +182,32 @@ def _run(arguments: argparse.Namespace) -> int:
 
     adapter = load_adapter(arguments.model, **_options(arguments.option))
     name, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task)
+    if arguments.dry_run:
+        entry = adapter.prepare(rows[0], arguments.task)
+        print(json.dumps(adapter.show_request(entry, arguments.task), indent=1, ensure_ascii=False, default=str))
+        return 0
+    if arguments.max_cost is not None and not adapter.has_prices:
+        raise AdapterError("--max-cost needs the prices of the model: --option prices=FILE")
+    rank, world_size = arguments.shard or (None, None)
     result = run(
         adapter, rows, arguments.out, task=arguments.task, data_name=name, limit=arguments.limit,
-        notes={"data_dir": str(arguments.data_dir.resolve()) if arguments.data_dir else None, "data": arguments.data},
-        batch_size=arguments.batch_size, retry_failed=arguments.retry_failed,
+        notes={"data_dir": _folder_of(arguments)}, batch_size=arguments.batch_size, retries=arguments.retries,
+        retry_failed=arguments.retry_failed, max_cost=arguments.max_cost, rank=rank, world_size=world_size,
     )  # fmt: skip
     adapter.close()
     print(f"{result.done} entries run, {result.skipped} were recorded before, {result.failed} failed: {arguments.out}")
     if result.interrupted:
         print("evqa: interrupted; the same command continues the run", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return EXIT_INCOMPLETE if result.failed else 0
+    if result.out_of_money:
+        print(f"evqa: stopped, the run has cost {result.cost:.2f}; a larger --max-cost continues it", file=sys.stderr)
+    return EXIT_INCOMPLETE if result.failed or result.out_of_money else 0
+
+
+def _folder_of(arguments: argparse.Namespace) -> str | None:
+    """Where the data lie, so that scoring can find them again from any folder."""
+    folder = Path(arguments.data) if Path(arguments.data).is_dir() else arguments.data_dir
+    return None if folder is None else str(folder.resolve())
 
 
 def _score(arguments: argparse.Namespace) -> int:
@@ -350,8 +382,7 @@ def _references(arguments: argparse.Namespace, paths: Sequence[Path]) -> tuple[A
     elif manifest is not None:
         made_on, notes = manifest["data"], manifest.get("notes", {})
         folder = arguments.data_dir or notes.get("data_dir")
-        named = notes.get("data") or ""
-        data = named if Path(named).is_dir() else f"{made_on.get('name')}:{made_on.get('config')}"
+        data = f"{made_on.get('name')}:{made_on.get('config')}"
         _, rows = _load(data, folder and Path(folder), arguments.split or made_on.get("split"), task or "gen")
     else:
         raise DataError("a prediction file does not say what it was made on: pass --references")

@@ -1,4 +1,4 @@
-"""Runs an adapter over a benchmark: batches, ranks, retries, progress; every finished entry goes into the run log."""
+"""Runs an adapter over a benchmark: whose entries are whose, progress, limits; each finished entry is logged."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import hashlib
 import json
 import os
 import platform
-import random
+import signal
+import sys
+import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from evqa.adapters.base import REFERENCE_COLUMNS, Adapter
-from evqa.errors import AdapterError, DataError, EvqaError, TransientError, VideoError
+from evqa.answering import answer
+from evqa.errors import AdapterError, DataError
 from evqa.runlog import RunLog, finished, shard
-from evqa.types import TASKS, Prediction
+from evqa.types import TASKS
 
 __all__ = ["RunResult", "describe_data", "run"]
 
@@ -40,6 +41,8 @@ class RunResult:
         skipped: Entries of this rank that the log already held.
         failed: Of ``done``, how many are failure records.
         interrupted: Whether it was stopped by Ctrl-C; the log is sound and the run can be continued.
+        cost: What the run has cost so far, earlier sessions included, in the currency of the adapter's price table.
+        out_of_money: Whether it was stopped because ``cost`` reached ``max_cost``.
     """
 
     log: RunLog
@@ -47,6 +50,8 @@ class RunResult:
     skipped: int = 0
     failed: int = 0
     interrupted: bool = False
+    cost: float = 0.0
+    out_of_money: bool = False
 
 
 def run(
@@ -61,6 +66,7 @@ def run(
     limit: int | None = None,
     retries: int = 3,
     retry_failed: bool = False,
+    max_cost: float | None = None,
     rank: int | None = None,
     world_size: int | None = None,
     progress: bool = True,
@@ -79,6 +85,8 @@ def run(
         limit: Only the first so many entries.
         retries: How often a transient failure is retried, with exponential backoff.
         retry_failed: Run entries again whose record is a failure.
+        max_cost: Stop when the recorded cost of the whole run reaches this. Entries that are being answered then are
+            still recorded, so the cost can end up higher by at most the adapter's ``concurrency`` entries.
         rank, world_size: Which share of the entries is this process's; default: ``RANK`` and ``WORLD_SIZE`` as
             ``torchrun`` and ``accelerate launch`` set them, else the only one.
         progress: Show a progress bar on rank 0.
@@ -88,6 +96,7 @@ def run(
         RunLogError: The log cannot be written, or the folder holds another run.
         DataError: Rows without ids or with an id twice.
         AdapterError: The adapter cannot do this task.
+        SetupError: The adapter can answer nothing: a wrong key, a model that is not there.
     """
     if task not in TASKS or task not in adapter.tasks:
         raise AdapterError(f"adapter {adapter.name!r} does the tasks {', '.join(adapter.tasks)}, not {task!r}")
@@ -107,20 +116,30 @@ def run(
     with log.writer(rank=rank, world_size=world_size, session=_environment()) as writer:
         done = finished(log, retry_failed=retry_failed)
         mine = shard(range(len(ids)), rank, world_size)
-        todo = [index for index in mine if ids[index] not in done]
+        todo = [(ids[index], index) for index in mine if ids[index] not in done]
         result.skipped = len(mine) - len(todo)
-        view = _View(adapter, data)
+        result.cost = _spent(log) if max_cost is not None else 0.0
         bar = _Bar(len(mine), result.skipped, show=progress and rank == 0, name=f"{adapter.name}/{task}")
+        stop = _Stop()
+        answers = answer(
+            adapter, _View(adapter, data), todo, task,
+            batch_size=batch_size or adapter.batch_size, retries=retries, sleep=sleep,
+            stopping=lambda: stop.asked or result.out_of_money,
+        )  # fmt: skip
         try:
-            for batch in _batches(todo, batch_size or adapter.batch_size):
-                for prediction in _predict(adapter, view, ids, batch, task, retries, sleep):
+            with stop:
+                for prediction in answers:
                     writer.append(prediction)
                     result.done += 1
                     result.failed += prediction.failed
+                    result.cost += prediction.usage.get("cost") or 0.0
+                    result.out_of_money = max_cost is not None and result.cost >= max_cost
                     bar.step(failed=result.failed)
+            result.interrupted = stop.asked
         except KeyboardInterrupt:
             result.interrupted = True
         finally:
+            answers.close()
             bar.close()
     return result
 
@@ -173,62 +192,9 @@ class _View:
         return {key: value for key, value in self._data[index].items() if key not in self._hidden}
 
 
-def _batches(items: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(items), size):
-        yield list(items[start : start + size])
-
-
-# -------------------------------------------------------------------------------------- one batch
-def _predict(
-    adapter: Adapter,
-    view: _View,
-    ids: Sequence[str],
-    batch: Sequence[int],
-    task: str,
-    retries: int,
-    sleep: Callable[[float], None],
-) -> list[Prediction]:
-    """Predictions of a batch; if it fails as a whole, entry by entry, so that one bad clip costs only itself."""
-    wanted = [ids[index] for index in batch]
-    start = time.monotonic()
-    try:
-        rows = [view[index] for index in batch]
-        predictions = _checked(adapter.predict(rows, task), wanted, adapter)
-    except Exception as error:
-        if len(batch) > 1:
-            return [p for index in batch for p in _predict(adapter, view, ids, [index], task, retries, sleep)]
-        if isinstance(error, TransientError) and retries > 0:
-            sleep(_pause(error, retries))
-            return _predict(adapter, view, ids, batch, task, retries - 1, sleep)
-        predictions = [_failure(wanted[0], error)]
-    seconds = (time.monotonic() - start) / len(batch)
-    return [p if p.seconds is not None else dataclasses.replace(p, seconds=seconds) for p in predictions]
-
-
-def _checked(predictions: Any, wanted: Sequence[str], adapter: Adapter) -> list[Prediction]:
-    got = [getattr(prediction, "entry_id", None) for prediction in predictions]
-    if got != list(wanted):
-        # Outputs attributed to the wrong entries would be scored without a sound.
-        raise AdapterError(f"adapter {adapter.name!r} answered {got} where {list(wanted)} were asked")
-    return list(predictions)
-
-
-def _pause(error: TransientError, retries_left: int) -> float:
-    if error.retry_after is not None:
-        return error.retry_after
-    return min(60.0, 2.0 ** max(0, 3 - retries_left)) * random.uniform(0.5, 1.5)
-
-
-def _failure(entry: str, error: Exception) -> Prediction:
-    if isinstance(error, TransientError):
-        return Prediction.failure(entry, "transient_error", str(error))
-    if isinstance(error, (VideoError, DataError)):
-        return Prediction.failure(entry, "input_error", str(error))
-    if isinstance(error, EvqaError):
-        return Prediction.failure(entry, "adapter_error", str(error))
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    text = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"
-    return Prediction.failure(entry, "adapter_error", text)
+def _spent(log: RunLog) -> float:
+    records = log.predictions()
+    return sum(records[entry].usage.get("cost") or 0.0 for entry in records)
 
 
 # ---------------------------------------------------------------------------------------- reports
@@ -240,6 +206,29 @@ def _environment() -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions}
+
+
+class _Stop:
+    """Ctrl-C: the first lets the entries in work be finished and recorded, the second stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Stop:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nfinishing the entries in work; Ctrl-C again stops at once", file=sys.stderr)
 
 
 class _Bar:

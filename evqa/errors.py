@@ -19,6 +19,7 @@ __all__ = [
     "MissingDependencyError",
     "PredictionError",
     "RunLogError",
+    "SetupError",
     "TransientError",
     "VideoError",
 ]
@@ -105,6 +106,10 @@ class ManifestMismatchError(RunLogError):
 
 class AdapterError(EvqaError):
     """A model adapter cannot answer this entry, for a reason that a retry will not change."""
+
+
+class SetupError(AdapterError):
+    """A model adapter cannot answer any entry: a wrong key, a model that is not there. The run stops."""
 
 
 class TransientError(AdapterError):

@@ -18,7 +18,7 @@ from typing import Any
 from evqa.scoring.answers import LETTERS, match_candidate, match_letter
 from evqa.types import Prediction, Segment
 
-__all__ = ["Parsed", "parse_choice", "parse_generation", "parse_time"]
+__all__ = ["Parsed", "parse_choice", "parse_expressions", "parse_generation", "parse_segments", "parse_time"]
 
 _ANSWER_KEYS = ("answer", "final_answer", "choice", "option", "correct_answer")
 _SEGMENT_KEYS = ("segments", "time_segments", "temporal_evidence", "evidence_segments", "time_segment")
@@ -135,6 +135,39 @@ def parse_choice(text: str | None, count: int, candidates: Sequence[str] | None 
     return Parsed(answer=answer)
 
 
+def parse_segments(text: str | None, problems: list[str], *, duration: float | None = None) -> list[Segment]:
+    """Read a reply that was asked for time segments alone; what cannot be used is told in ``problems``."""
+    text, status = _prepare(text)
+    if status:
+        problems.append(f"segments: {status}")
+        return []
+    found = _find_object(text)
+    value = _first(found, _SEGMENT_KEYS) if found else None
+    if value is None:
+        lists = [v for v in _json_values(text) if isinstance(v, list) and (not v or _looks_like_times(v, nested=False))]
+        pairs = [list(match.groups()) for match in (*_PAIR.finditer(text), *_RANGE.finditer(text))]
+        value = lists[0] if lists else pairs or None
+    if value is None:
+        problems.append(f"segments: {_excerpt(text)}")
+    return _segments(value, duration, problems)
+
+
+def parse_expressions(text: str | None, problems: list[str]) -> list[str]:
+    """Read a reply that was asked for referring expressions alone; a list, or one per line."""
+    text, status = _prepare(text)
+    if status:
+        problems.append(f"referring expressions: {status}")
+        return []
+    found = _find_object(text)
+    if found:
+        return _expressions(_first(found, _EXPRESSION_KEYS), problems)
+    lists = [v for v in _json_values(text) if isinstance(v, list) and all(isinstance(i, (str, dict)) for i in v)]
+    if lists:
+        return _expressions(lists[0], problems)
+    lines = [re.sub(r"^\s*(?:[-*•]|\d+[.)])\s*", "", line).strip(" \"'`.,") for line in text.splitlines()]
+    return _expressions([line for line in lines if line], problems)
+
+
 def _choice(said: Any, count: int, options: list[str] | None) -> str | None:
     if isinstance(said, list) and len(said) == 1:
         said = said[0]
@@ -159,7 +192,7 @@ def _prepare(text: str | None) -> tuple[str, str | None]:
 
 def _excerpt(text: str) -> str:
     text = " ".join(text.split())
-    return f"no answer in: {text[:80]}{'...' if len(text) > 80 else ''}"
+    return f"nothing to read in: {text[:80]}{'...' if len(text) > 80 else ''}"
 
 
 def _first(found: dict[str, Any], keys: Sequence[str]) -> Any:

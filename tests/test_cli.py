@@ -102,6 +102,39 @@ def test_exit_code_says_whether_all_was_scored(data, tmp_path, capsys):
     assert evqa("score", path, "--references", data, "--protocol", "evqa-v1") == 2
 
 
+def test_scoring_from_another_folder(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert evqa("run", "--model", "oracle", "--data", "data", "--out", "r") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evqa("score", "../r") == 0
+
+
+def test_shards_fill_one_run(data, tmp_path, capsys):
+    for i in (2, 1):
+        assert run(data, tmp_path / "r", "oracle", "--shard", f"{i}/2") == 0
+    assert run(data, tmp_path / "r", "oracle") == 0
+    assert "0 entries run, 3 were recorded before" in capsys.readouterr().out
+    for bad in ("0/2", "3/2", "x", "1"):
+        with pytest.raises(SystemExit):
+            run(data, tmp_path / "r", "oracle", "--shard", bad)
+
+
+def test_dry_run_and_cost_limit(data, tmp_path, capsys):
+    assert run(data, tmp_path / "r", "chance", "--dry-run") == 2
+    assert "sends no requests" in capsys.readouterr().err
+    server = ("--option", "base_url=http://127.0.0.1:9/v1")
+    assert (
+        run("evqa/st_evidence:sample", tmp_path / "r", "openai:m", *server, "--dry-run", "--option", "frames=uniform:2")
+        == 0
+    )
+    shown = json.loads(capsys.readouterr().out)
+    assert "Which vehicle" in json.dumps(shown)
+    assert not (tmp_path / "r").exists()
+    assert run(data, tmp_path / "r", "openai:m", *server, "--max-cost", "1") == 2
+    assert "needs the prices" in capsys.readouterr().err
+
+
 def test_breakdown(data, tmp_path, capsys):
     run(data, tmp_path / "r", "oracle")
     capsys.readouterr()

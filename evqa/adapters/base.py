@@ -37,17 +37,32 @@ class Adapter(abc.ABC):
     needs_images: ClassVar[bool] = True
     #: How many entries :meth:`predict` is best given at once.
     batch_size: int = 1
+    #: How many calls of :meth:`predict` may run at the same time, in threads; for models behind a network.
+    concurrency: int = 1
+    #: Whether records will say what they cost.
+    has_prices: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Everything about the adapter that can change an answer, JSON-ready: it goes into the run's manifest."""
         return {}
 
+    def prepare(self, row: Mapping[str, Any], task: str) -> Any:
+        """Make an entry ready for :meth:`predict`: decode its clip, for example.
+
+        The engine calls this in threads, a few entries ahead of the model, so that decoding and answering overlap.
+
+        Args:
+            row: A benchmark row (see :class:`evqa.types.Sample`).
+            task: ``gen`` or ``mcq``.
+        """
+        return row
+
     @abc.abstractmethod
-    def predict(self, rows: Sequence[Mapping[str, Any]], task: str) -> list[Prediction]:
+    def predict(self, rows: Sequence[Any], task: str) -> list[Prediction]:
         """Answer entries.
 
         Args:
-            rows: Benchmark rows (see :class:`evqa.types.Sample`), at most :attr:`batch_size`.
+            rows: What :meth:`prepare` made of benchmark rows, at most :attr:`batch_size`.
             task: ``gen`` or ``mcq``.
 
         Returns:
@@ -56,8 +71,17 @@ class Adapter(abc.ABC):
 
         Raises:
             TransientError: A retry may help; the engine retries.
+            SetupError: No entry can be answered; the run stops.
             AdapterError, VideoError, DataError: It cannot be done; the engine records a failure for the entry.
         """
+
+    def show_request(self, row: Any, task: str) -> Any:
+        """What would be sent to the model first for one prepared entry, JSON-ready; for ``evqa run --dry-run``.
+
+        Raises:
+            AdapterError: This adapter sends nothing.
+        """
+        raise AdapterError(f"adapter {self.name!r} sends no requests")
 
     def close(self) -> None:  # noqa: B027 - nothing to let go of is the common case
         """Let go of models and connections."""

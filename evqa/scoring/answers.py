@@ -18,7 +18,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _V1_LETTERS = "ABCDEF"
 
 _PREFIX = (
-    r"(?:(?:the\s+)?(?:correct\s+|final\s+|best\s+)?(?:answer|option|choice)\b\s*(?:is\b)?\s*[:=-]?\s*(?:option\s+)?)?"
+    r"(?:(?:the\s+)?(?:correct\s+|final\s+|best\s+)?(?:answer|option|choice|image|time\s+span)\b"
+    r"\s*(?:is\b)?\s*[:=-]?\s*(?:option\s+)?)?"
 )
 _LETTER_ALONE = re.compile(rf"{_PREFIX}[\s\"'*`]*[(\[]?\s*([a-z])\s*[)\]]?[\s.,:;!\"'*`)]*", re.IGNORECASE)
 _LETTER_AND_TEXT = re.compile(
