@@ -6,6 +6,7 @@ A published ``config.json`` names a SAM 2 by its hydra file (``sam2_config``); o
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
@@ -13,6 +14,7 @@ from transformers import PreTrainedConfig
 from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig
 
 from evqa.errors import DataError
+from evqa.models.unipixel.auto_unipixel import register_models
 
 try:  # transformers 5.17 and before has no specifications of sub-configs, only their classes
     from transformers.configuration_utils import SubConfigSpec
@@ -236,6 +238,8 @@ class UniPixelConfig(Qwen2_5_VLConfig):
         self.evqa_format = FORMAT
         self._resolve_sam2()
         super().__post_init__(**kwargs)
+        with contextlib.suppress(ImportError):  # without torch there are configurations, but no models
+            register_models()
 
     def _resolve_sam2(self) -> None:
         given = self.sam2_video_config

@@ -69,7 +69,10 @@ _SAM2_RULES: list[tuple[str, str, str, str]] = [
     (_FUSER, _OUR_FUSER, "pwconv2", "pointwise_conv2"),
 ]
 # Names of the folders themselves: disk, model.
-_SAM2_FOLDERS = [("image_encoder.trunk.", "image_encoder.backbone."), ("memory_encoder.fuser.", "memory_encoder.memory_fuser.")]
+_SAM2_FOLDERS = [
+    ("image_encoder.trunk.", "image_encoder.backbone."),
+    ("memory_encoder.fuser.", "memory_encoder.memory_fuser."),
+]
 
 _COMPILED = [
     (
@@ -250,7 +253,13 @@ def convert_checkpoint(
 
     tokenizer = AutoTokenizer.from_pretrained(qwen_folder)
     tokenizer.add_special_tokens({"additional_special_tokens": list(NEW_TOKENS)})
-    ids = dict(zip(("ref_token_id", "seg_token_id", "mem_token_id"), tokenizer.convert_tokens_to_ids(list(NEW_TOKENS)), strict=True))
+    ids = dict(
+        zip(
+            ("ref_token_id", "seg_token_id", "mem_token_id"),
+            tokenizer.convert_tokens_to_ids(list(NEW_TOKENS)),
+            strict=True,
+        )
+    )
     config = UniPixelConfig(**qwen, **ids, sam2_video_config=sizes, sam2_hidden_tokens=hidden_tokens)
     if isinstance(name, str):
         config.sam2_config = _HYDRA_NAMES.get(config_name(name))

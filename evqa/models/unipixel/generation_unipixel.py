@@ -301,9 +301,7 @@ class UniPixelGeneration:
                 writer.add(prediction)
             done = writer.finish()
             for k, i in enumerate(samples):
-                out[i] = Segmentation(
-                    *(None if field is None else field[k] for field in vars(done).values())
-                )
+                out[i] = Segmentation(*(None if field is None else field[k] for field in vars(done).values()))
         return self._collect(out, frames, sizes, mask_format, return_mask_logits, return_pointers)
 
     # ------------------------------------------------------------------------------------ pieces

@@ -21,11 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLForConditionalGeneration,
     Qwen2_5_VLRMSNorm,
 )
-from transformers.utils import ModelOutput, can_return_tuple
+from transformers.utils import can_return_tuple
 from transformers.vision_utils import get_vision_window_index
 
 from evqa.errors import DataError, MaskError
@@ -42,9 +43,12 @@ __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
 
 conversion.register()
 
+#: What transformers calls the key-value cache: ``past_key_values`` until 5.23, ``cache`` since.
+_CACHE = next(f.name for f in dataclasses.fields(CausalLMOutputWithPast) if f.name in ("cache", "past_key_values"))
+
 
 @dataclasses.dataclass
-class UniPixelOutput(ModelOutput):
+class UniPixelOutput(CausalLMOutputWithPast):
     """What :meth:`UniPixelForConditionalGeneration.forward` returns.
 
     Attributes:
@@ -58,11 +62,9 @@ class UniPixelOutput(ModelOutput):
         mask_logits: Per sample ``[frames, objects, 3, S / 4, S / 4]``: all candidates. Only with ``output_masks``.
         ious: Per sample ``[frames, objects, 3]``: their predicted IoU. Only with ``output_masks``.
         object_scores: Per sample ``[frames, objects, 1]``. Only with ``output_masks``.
-        past_key_values, hidden_states, attentions: As in transformers.
+        past_key_values (or cache), hidden_states, attentions: As in transformers.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
     lm_loss: Tensor | None = None
     focal_loss: Tensor | None = None
     dice_loss: Tensor | None = None
@@ -73,9 +75,6 @@ class UniPixelOutput(ModelOutput):
     mask_logits: list[Tensor | None] | None = None
     ious: list[Tensor | None] | None = None
     object_scores: list[Tensor | None] | None = None
-    past_key_values: Any = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
 
 
 class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditionalGeneration):
@@ -88,7 +87,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
     config: UniPixelConfig
     config_class = UniPixelConfig
     _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "UniPixelSam2"]
-    _keys_to_ignore_at_inference = ["past_key_values"]
+    _keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
     def __init__(self, config: UniPixelConfig):
         super().__init__(config)
@@ -207,6 +206,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         label_obj_to_frame_idx: Any = None,
         logits_to_keep: int | Tensor = 0,
         output_masks: bool = False,
+        cache: Any = None,
         **kwargs: Any,
     ) -> UniPixelOutput:
         """Logits, losses, and the SAM 2 prompts of every ``<seg>`` in the batch.
@@ -218,7 +218,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             input_ids: ``[batch, length]``, padded on either side.
             attention_mask: ``[batch, length]``, 0 for padding.
             position_ids: ``[3, batch, length]``; computed when absent.
-            past_key_values, use_cache, logits_to_keep: As in transformers.
+            past_key_values, use_cache, logits_to_keep: As in transformers, which calls the first ``cache`` since 5.24.
             inputs_embeds: ``[batch, length, C]``, instead of what :meth:`embed` makes.
             labels: ``[batch, length]``, -100 where nothing is to be predicted.
             pixel_values, image_grid_thw: Images for the language model, as Qwen2.5-VL takes them.
@@ -237,23 +237,25 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             label_mask: Per sample ``[frames, objects, S, S]``: the true masks of its ``<seg>``, in their order.
             label_obj_to_frame_idx: Not needed; accepted because the collator makes it.
             output_masks: Also return the candidate masks of every frame. They are large.
+            cache: See ``past_key_values``.
             **kwargs: For the language model.
 
         Raises:
             DataError: Inputs that do not match each other; says which sample.
             MaskError, VideoError: Masks or frames of another size, or none.
         """
+        cache = past_key_values if cache is None else cache
         if inputs_embeds is None:
             inputs_embeds = self.embed(
                 input_ids, pixel_values=pixel_values, pixel_values_videos=pixel_values_videos,
                 image_grid_thw=image_grid_thw, video_grid_thw=video_grid_thw, point_coords=point_coords,
                 point_labels=point_labels, point_frames=point_frames, refer_mask=refer_mask,
             )  # fmt: skip
-        if self.is_gradient_checkpointing and self.training and not inputs_embeds.requires_grad:
+        if self.model.language_model.gradient_checkpointing and self.training and not inputs_embeds.requires_grad:
             inputs_embeds = inputs_embeds.detach().requires_grad_()  # checkpoints need an input with a gradient
         if position_ids is None:
             position_ids = self._positions(
-                input_ids, inputs_embeds, attention_mask, past_key_values, image_grid_thw, video_grid_thw,
+                input_ids, inputs_embeds, attention_mask, cache, image_grid_thw, video_grid_thw,
                 second_per_grid_ts, grid_times,
             )  # fmt: skip
         wants_prompts = self.sam2 is not None and self.config.sam2_enable_decoder and frames is not None
@@ -262,16 +264,16 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
                 position_ids=position_ids,
-                past_key_values=past_key_values,
                 use_cache=False if use_cache is None and self.training else use_cache,
+                **{_CACHE: cache},
                 **kwargs,
             )
         hidden = outputs.last_hidden_state
         kept_positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept_positions])
         result = UniPixelOutput(
-            logits=logits, past_key_values=outputs.past_key_values, hidden_states=outputs.hidden_states,
-            attentions=outputs.attentions,
+            logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions,
+            **{_CACHE: getattr(outputs, _CACHE)},
         )  # fmt: skip
         if labels is not None:
             result.lm_loss = result.loss = self.loss_function(
@@ -285,11 +287,11 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         return result
 
     def _positions(
-        self, input_ids, inputs_embeds, attention_mask, past_key_values, image_grid_thw, video_grid_thw,
-        second_per_grid_ts, grid_times,
+        self, input_ids, inputs_embeds, attention_mask, cache, image_grid_thw, video_grid_thw, second_per_grid_ts,
+        grid_times,
     ) -> Tensor:  # fmt: skip
         batch, length = inputs_embeds.shape[:2]
-        past = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        past = 0 if cache is None else int(cache.get_seq_length())
         if past == 0 and input_ids is not None:
             positions = rope_positions(
                 input_ids, attention_mask, self.config, image_grid_thw, video_grid_thw, second_per_grid_ts, grid_times
@@ -474,8 +476,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         if output_masks:
             for name, field in (("mask_logits", "masks"), ("ious", "ious"), ("object_scores", "scores")):
                 values = [
-                    torch.stack([getattr(p, field) for p in found[i]]) if i in found else None
-                    for i in range(len(jobs))
+                    torch.stack([getattr(p, field) for p in found[i]]) if i in found else None for i in range(len(jobs))
                 ]
                 setattr(result, name, values)
 

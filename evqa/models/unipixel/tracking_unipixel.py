@@ -210,9 +210,7 @@ class Tracker:
         self.tables = sam2.tables(prompts.device, sam2.no_mem_embed.dtype)
         self.frame = 0
         self.memory: Memory | FixedMemory = (
-            FixedMemory(sam2, self.tables, num_frames, len(prompts))
-            if fixed
-            else Memory(sam2, self.tables, num_frames)
+            FixedMemory(sam2, self.tables, num_frames, len(prompts)) if fixed else Memory(sam2, self.tables, num_frames)
         )
 
     def step(self, frame: FrameFeatures) -> Prediction:
@@ -319,9 +317,11 @@ def track(
             # [clips, ...] of this frame -> [n, ...]
             yield tracker.step(
                 features.map(
-                    lambda level, t=t: level[:, t].expand(len(prompts), -1, -1, -1)
-                    if index is None
-                    else level[:, t].index_select(0, index)
+                    lambda level, t=t: (
+                        level[:, t].expand(len(prompts), -1, -1, -1)
+                        if index is None
+                        else level[:, t].index_select(0, index)
+                    )
                 )
             )
         del features
