@@ -117,7 +117,7 @@ def test_round_trip(processor, tmp_path):
 @pytest.mark.parametrize("legacy", [True, False])
 def test_published_repository(tmp_path, legacy):
     """Files as transformers 4 wrote them: a processor under another name, and what it lacks in config.json."""
-    image, tokenizer, video, template = published_parts()
+    _image, tokenizer, _video, template = published_parts()
     tokenizer.save_pretrained(tmp_path)
     name = {"processor_class": "PatchedQwen2_5_VLProcessor"}
     sizes = {"patch_size": 14, "merge_size": 2, "temporal_patch_size": 2, "min_pixels": 3136, "max_pixels": 12845056}
@@ -186,7 +186,8 @@ def test_true_times_and_the_assumed_clock(processor, frames):
     legacy = tiny_processor()
     legacy.legacy_clock = True
     old = legacy.encode(ask(frames[:7], times=times))
-    assert old["second_per_grid_ts"] == [1.0] and "grid_times" not in old
+    assert old["second_per_grid_ts"] == [1.0]
+    assert "grid_times" not in old
     assert legacy.encode(ask(frames))["clip"].times[-1] == 4.5  # 2 frames a second assumed
     with pytest.raises(VideoError, match="without their times"):
         processor.encode(ask(frames))
@@ -194,8 +195,10 @@ def test_true_times_and_the_assumed_clock(processor, frames):
 
 def test_one_frame(processor, frames):
     sample = processor.encode(ask(frames[:1]))
-    assert sample["video_grid_thw"][0, 0] == 1 and len(sample["frames"]) == 1
-    assert sample["second_per_grid_ts"][0] > 0 and sample["grid_times"] == [[0.0]]
+    assert sample["video_grid_thw"][0, 0] == 1
+    assert len(sample["frames"]) == 1
+    assert sample["second_per_grid_ts"][0] > 0
+    assert sample["grid_times"] == [[0.0]]
     image = processor.encode(
         [
             {
@@ -225,7 +228,8 @@ def test_budget_does_not_grow_with_the_number_of_frames():
 def test_large_frames_can_be_shrunk_as_they_come(processor):
     clip = np.zeros((4, 400, 600, 3), np.uint8)
     sample = processor.encode(ask(clip, fps=6), max_side=150)
-    assert tuple(sample["frames"].shape) == (4, 3, 100, 150) and sample["frame_size"] == (400, 600)
+    assert tuple(sample["frames"].shape) == (4, 3, 100, 150)
+    assert sample["frame_size"] == (400, 600)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +279,8 @@ def test_label_masks(processor, frames):
         sam_frames="every:2",
     )  # fmt: skip
     masks = sample["label_mask"]
-    assert tuple(masks.shape) == (5, 2, 192, 192) and masks.dtype == torch.bool
+    assert tuple(masks.shape) == (5, 2, 192, 192)
+    assert masks.dtype == torch.bool
     assert masks.flatten(2).any(2).tolist() == [
         [False, True],
         [True, False],
@@ -284,16 +289,16 @@ def test_label_masks(processor, frames):
         [False, False],
     ]
     y, x = (axis.double().mean().item() for axis in masks[1, 0].nonzero(as_tuple=True))
-    assert (x + 0.5) * W / 192 - 0.5 == pytest.approx(20, abs=0.2) and (y + 0.5) * H / 192 - 0.5 == pytest.approx(
-        20, abs=0.2
-    )
+    assert (x + 0.5) * W / 192 - 0.5 == pytest.approx(20, abs=0.2)
+    assert (y + 0.5) * H / 192 - 0.5 == pytest.approx(20, abs=0.2)
     area = masks[1, 0].sum().item() / 192**2
     assert area == pytest.approx(rle_masks.area(disc(20, 20)) / (H * W), rel=0.03)
     loose = tiny_processor()
     loose.mask_threshold = 0.0
     wide = loose.encode(train(frames), targets=[track(*places)], labels=True)["label_mask"]
     tight = processor.encode(train(frames), targets=[track(*places)], labels=True)["label_mask"]
-    assert (wide & tight == tight).all() and wide.sum() > tight.sum()
+    assert (wide & tight == tight).all()
+    assert wide.sum() > tight.sum()
 
 
 def test_masks_are_found_by_time_or_by_frame(processor, frames):
@@ -357,7 +362,9 @@ def test_padding(processor, frames):
             assert batch["labels"][row][keep].tolist() == sample["labels"]
             assert (batch["labels"][row][~keep] == -100).all()
         assert bool(batch["attention_mask"][1, 0]) == (side == "right")
-        assert batch["label_mask"][1] is None and batch["frames"][1] is None and batch.clips[1] is None
+        assert batch["label_mask"][1] is None
+        assert batch["frames"][1] is None
+        assert batch.clips[1] is None
     cast = processor.pad(samples).to(torch.bfloat16)
     assert cast["grid_times"] == samples[0]["grid_times"]  # times are not rounded with the pixels
     assert cast["pixel_values_videos"].dtype == torch.bfloat16
@@ -453,8 +460,11 @@ def test_post_process(processor, frames):
         object_scores=[torch.tensor([[1.0, 2, 3], [4, 5, 6]]), torch.zeros(0, 1)],
     )
     first, second = processor.post_process(output, inputs)
-    assert first.text == "Answer: A <|seg|> <|seg|>." and first.complete and first.num_tokens == 8
-    assert second.text == "never ends and goes on" and not second.complete
+    assert first.text == "Answer: A <|seg|> <|seg|>."
+    assert first.complete
+    assert first.num_tokens == 8
+    assert second.text == "never ends and goes on"
+    assert not second.complete
     assert [(mask["frame"], mask["time"]) for mask in first.objects[0]] == [
         (0, 0.0),
         (4, pytest.approx(4 / 6)),
@@ -462,5 +472,7 @@ def test_post_process(processor, frames):
     ]
     union = first.masks
     assert (rle_masks.decode(union[1]["rle"]) == (masks[0][0, 1] | masks[0][1, 1]).numpy()).all()
-    assert rle_masks.is_empty(union[0]["rle"]) and first.scores[1] == [4, 5, 6]
-    assert second.objects == [] and second.masks == []
+    assert rle_masks.is_empty(union[0]["rle"])
+    assert first.scores[1] == [4, 5, 6]
+    assert second.objects == []
+    assert second.masks == []
