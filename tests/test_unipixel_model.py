@@ -164,9 +164,9 @@ def test_object_order_does_not_matter(model):
 def test_memory_of_fixed_shape_is_the_same(model):
     clip = [torch.randn(21, 3, 64, 64, generator=torch.Generator().manual_seed(0))]  # beyond both memories
     tokens = [torch.randn(3, 2, 64)]
-    plain = dataclasses.replace(model.runtime, fixed_memory=False)
+    plain = dataclasses.replace(model.runtime, fixed_steps=False)
     found = []
-    for runtime in (plain, dataclasses.replace(plain, fixed_memory=True)):
+    for runtime in (plain, dataclasses.replace(plain, fixed_steps=True)):
         model.runtime = runtime
         found.append(model.segment(clip, tokens, [(40, 60)], return_mask_logits=True))
     assert worst(found[0].mask_logits[0], found[1].mask_logits[0]) < 1e-4
