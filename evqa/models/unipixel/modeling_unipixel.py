@@ -27,7 +27,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLRMSNorm,
 )
 from transformers.utils import can_return_tuple
-from transformers.vision_utils import get_vision_window_index
 
 from evqa.errors import DataError, MaskError
 from evqa.models.unipixel import checkpoints_unipixel as checkpoints
@@ -35,9 +34,12 @@ from evqa.models.unipixel import conversion_unipixel as conversion
 from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
 from evqa.models.unipixel.generation_unipixel import UniPixelGeneration
 from evqa.models.unipixel.losses_unipixel import TERMS, WEIGHTS, frame_terms, mean_object_counts
-from evqa.models.unipixel.sam2_unipixel import FourierCode, Prediction, PromptEncoder, UniPixelSam2
+from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.sam2_blocks_unipixel import FourierCode, PromptEncoder
+from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
 from evqa.models.unipixel.sequence_unipixel import check_prompts, index_targets, pool_masks, rope_positions
-from evqa.models.unipixel.tracking_unipixel import Runtime, check_frames, track
+from evqa.models.unipixel.tracking_unipixel import check_frames, track
+from evqa.models.unipixel.vision_unipixel import PackedVisionAttention, VisionTables, vision_tables
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
 
@@ -86,12 +88,15 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
 
     config: UniPixelConfig
     config_class = UniPixelConfig
+    cache_name = _CACHE
     _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "UniPixelSam2"]
     _keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
     def __init__(self, config: UniPixelConfig):
         super().__init__(config)
         self.runtime = Runtime()
+        for block in self.model.visual.blocks:
+            block.attn = PackedVisionAttention(config.vision_config)
         self.sam2: UniPixelSam2 | None = None
         if config.sam2_video_config is not None:
             self._add_heads(config)
@@ -259,7 +264,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
                 second_per_grid_ts, grid_times,
             )  # fmt: skip
         wants_prompts = self.sam2 is not None and self.config.sam2_enable_decoder and frames is not None
-        with self._state_before_norm(wants_prompts) as kept:
+        with self.state_before_norm(wants_prompts) as kept:
             outputs = self.model.language_model(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
@@ -308,7 +313,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         return text.expand(3, -1, -1)
 
     @contextlib.contextmanager
-    def _state_before_norm(self, wanted: bool) -> Iterator[list[Tensor]]:
+    def state_before_norm(self, wanted: bool) -> Iterator[list[Tensor]]:
         """Collects what enters the language model's last norm: ``<seg>`` is read from there, not from its output."""
         kept: list[Tensor] = []
         if not wanted:
@@ -373,13 +378,20 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             )
         return embeds
 
+    def _tables(self, grid: Tensor) -> VisionTables:
+        visual = self.model.visual
+        grids = tuple(tuple(row) for row in grid.tolist())
+        device = visual.patch_embed.proj.weight.device
+        return vision_tables(grids, visual.spatial_merge_size, visual.window_size, visual.patch_size, device)
+
     def _look(self, pixels: Tensor, grid: Tensor | None) -> Any:
         if grid is None or int(grid.prod(-1).sum()) != len(pixels):
             raise DataError(
                 f"{len(pixels)} patches, but the grids (image_grid_thw, video_grid_thw) are for "
                 f"{'none' if grid is None else int(grid.prod(-1).sum())}"
             )
-        return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True)
+        tables = self._tables(grid).arguments() if self.runtime.packed_vision else {}
+        return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True, **tables)
 
     def _sample_grids(self, input_ids: Tensor, grid: Tensor | None) -> list[tuple[int, tuple[int, int, int]] | None]:
         """For each sample the number and the grid of its video, ``None`` where it has none."""
@@ -422,10 +434,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         # What enters the merger's MLP: [patches / 4, V], in the order of the vision tower's windows.
         features = visual.merger.ln_q(states).view(-1, visual.merger.hidden_size)
         if not self.config.legacy_mem_order:
-            order, _ = get_vision_window_index(
-                grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
-            )
-            features = features[torch.argsort(order).to(features.device)]
+            features = features[torch.argsort(self._tables(grid).window_index)]
         sizes = (grid.prod(-1) // merge**2).tolist()
         parts, rows = features.split(sizes), []
         for sample, mask in enumerate(masks):
