@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal
 
 import datasets
 
+from evqa.corpora.memory import forget
 from evqa.errors import DataError, EvqaError, MissingDataError
 
 __all__ = [
@@ -263,6 +264,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        forget()
         with self._named():
             root = self._root(media=True)
             splits = self.list_rows(root, self.annotation_files(root))
