@@ -37,7 +37,7 @@ from evqa._files import child
 from evqa.corpora.base import cache_folder
 from evqa.corpora.expressions import read_json_strictly
 from evqa.corpora.masklets import VOID, LabelMaps
-from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.media import find_folder, media_stamp, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
@@ -89,7 +89,8 @@ class GroundMoRe(SegmentationCorpus):
 
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
-        return media_stamp([files[0].parent], _MEDIA)
+        home = files[0].parent
+        return media_stamp([home], _MEDIA) + "".join(tree_stamp(home / name, depth=2) for name in _MEDIA)
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[_Row]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""

@@ -27,7 +27,7 @@ from typing import Any
 from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.expressions import Video, expressions_of, masks_by_annotation, read_json_strictly, read_videos
 from evqa.corpora.masklets import FrameMasks, MaskDict, read_masks
-from evqa.corpora.media import media_stamp, relative
+from evqa.corpora.media import media_stamp, relative, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
@@ -98,7 +98,9 @@ class RefSav(SegmentationCorpus):
 
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
-        return media_stamp(self._sav_places(files[0]), ("sav_train", "sav_train/*", "videos", "sam_v_full"))
+        places = self._sav_places(files[0])
+        trees = "".join(tree_stamp(place / name) for place in places for name in ("sav_train", "videos"))
+        return media_stamp(places, ("sav_train", "videos")) + trees
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[Any]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""

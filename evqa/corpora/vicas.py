@@ -27,7 +27,7 @@ from typing import Any
 from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.json_index import Span, index_members, read_span
 from evqa.corpora.masklets import ABSENT, FrameMasks, read_masks
-from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.media import find_folder, media_stamp, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
@@ -104,7 +104,8 @@ class ViCaS(SegmentationCorpus):
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
         home, release = files[0].parents[2], files[0].parent.name
-        return media_stamp([home], (f"annotations/{release}", "masks", "video_frames"))
+        trees = tree_stamp(home / "annotations" / release, suffix=".json") + tree_stamp(home / "masks")
+        return media_stamp([home], (f"annotations/{release}", "masks", "video_frames")) + trees
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[_Video]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""
