@@ -123,7 +123,10 @@ class SegmentationCorpus(CorpusBuilder):
         )
 
     def expression(self, row: Any) -> Expression:
-        """The expression of a listed row, for corpora whose rows are not listed as expressions."""
+        """The expression of a listed row, for corpora whose rows are not listed as expressions.
+
+        Such a row has an ``entry`` and a ``file``, for errors.
+        """
         return row
 
     def finish(self, record: dict[str, Any]) -> Mapping[str, Any]:
@@ -133,7 +136,7 @@ class SegmentationCorpus(CorpusBuilder):
     def read_row(self, row: Any) -> tuple[str, dict[str, Any]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.read_row`."""
         entry = f"{row.clip.video_id}/{row.expression_id}" if isinstance(row, Expression) else row.entry
-        file = row.clip.file if isinstance(row, Expression) else None
+        file = row.clip.file if isinstance(row, Expression) else row.file
         try:
             expression = self.expression(row)
             file = expression.clip.file

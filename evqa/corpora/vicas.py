@@ -202,6 +202,10 @@ class _Row:
     def entry(self) -> str:
         return f"{self.video.video}/{self.number}"
 
+    @property
+    def file(self) -> Path:
+        return self.video.file
+
     def read(self) -> Expression:
         place = self.video
         value = _read(place.file, place.span)
