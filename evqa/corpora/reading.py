@@ -16,7 +16,7 @@ import functools
 import importlib.util
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -88,6 +88,7 @@ def read_clip(
     positions: Sequence[int],
     size: tuple[int, int] | None = None,
     *,
+    root: str | os.PathLike | None = None,
     published: PublishedFrames | None = None,
     decoder: Decoder | None = None,
 ) -> ClipArrays:
@@ -97,12 +98,12 @@ def read_clip(
         row: A :class:`evqa.types.SegmentationRow`.
         positions: In any order, repeats allowed.
         size: ``(height, width)`` to bring frames and masks to; default: the frames' own.
-        published, decoder: See :func:`read_frames`.
+        root, published, decoder: See :func:`read_frames`.
 
     Raises:
         DataError, VideoError: See :func:`read_frames` and :func:`read_masks`.
     """
-    frames = read_frames(row, positions, size, published=published, decoder=decoder)
+    frames = read_frames(row, positions, size, root=root, published=published, decoder=decoder)
     masks, annotated = read_masks(row, positions, (frames.shape[1], frames.shape[2]))
     return ClipArrays(
         np.asarray(positions, dtype=np.int64), frames, [item["object_id"] for item in row["objects"] or []],
@@ -116,6 +117,7 @@ def read_frames(
     positions: Sequence[int],
     size: tuple[int, int] | None = None,
     *,
+    root: str | os.PathLike | None = None,
     published: PublishedFrames | None = None,
     decoder: Decoder | None = None,
 ) -> np.ndarray:
@@ -125,7 +127,8 @@ def read_frames(
         row: A :class:`evqa.types.SegmentationRow`.
         positions: In any order, repeats allowed.
         size: ``(height, width)`` to resize to, bicubic with antialiasing; default: the frames' own.
-        published: Where the frames of published rows are.
+        root: The data's folder, for published rows whose ``frames.folder`` starts from there.
+        published: The frames of published rows.
         decoder: ``"torchvision"`` is two to three times as fast as ``"pil"`` and may differ by a few grey levels.
             Default: torchvision, where it is installed.
 
@@ -148,7 +151,7 @@ def read_frames(
     decode = _decoder(decoder)
     found: dict[int, np.ndarray] = {}
     distinct = sorted(set(numbers))
-    for number, (name, data) in zip(distinct, _files(row, distinct, published), strict=True):
+    for number, (name, data) in zip(distinct, _files(row, distinct, root, published), strict=True):
         try:
             found[number] = decode(data, size)
         except (OSError, ValueError, SyntaxError, RuntimeError) as error:
@@ -161,7 +164,12 @@ def read_frames(
     return np.stack([found[number] for number in numbers])
 
 
-def _files(row: Mapping[str, Any], numbers: Sequence[int], published: PublishedFrames | None) -> Any:
+def _files(
+    row: Mapping[str, Any],
+    numbers: Sequence[int],
+    root: str | os.PathLike | None,
+    published: PublishedFrames | None,
+) -> Iterator[tuple[str, bytes]]:
     """Name and bytes of each frame."""
     frames = row["frames"]
     names = [frames["names"][number] for number in numbers]
@@ -170,8 +178,14 @@ def _files(row: Mapping[str, Any], numbers: Sequence[int], published: PublishedF
         return
     if frames["folder"] is None:
         raise MissingDataError("the row came without frames", entry=row["entry_id"])
+    folder = os.path.join(os.fspath(root or ""), frames["folder"])
+    if not os.path.isabs(folder) and root is None:
+        raise MissingDataError(
+            "the row was published without frames: pass root=, the folder of the data, or published=",
+            entry=row["entry_id"], file=frames["folder"],
+        )  # fmt: skip
     for name in names:
-        path = os.path.join(frames["folder"], name)
+        path = os.path.join(folder, name)
         try:
             with open(path, "rb") as handle:
                 data = handle.read()
