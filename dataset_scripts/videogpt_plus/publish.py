@@ -2,7 +2,7 @@
 
     python dataset_scripts/videogpt_plus/publish.py --repo USER/videogpt_plus --data-dir FOLDER
 
-The terms (annotations CC BY 4.0) allow the annotations to be passed on; videos go along only with --permission. The same
+The terms (annotations CC BY 4.0) allow annotations to be passed on; videos go along only with --permission. The same
 command goes on after an interruption.
 """
 
