@@ -238,7 +238,8 @@ def _with_pil(data: bytes, size: tuple[int, int] | None) -> np.ndarray:
 
     with Image.open(io.BytesIO(data)) as image:
         if size is not None:
-            image.draft("RGB", (size[1], size[0]))  # decodes at half the size, where that is still large enough
+            # Decodes at half the size, where that is still twice as large as asked for: the difference is not seen.
+            image.draft("RGB", (2 * size[1], 2 * size[0]))
         pixels = image.convert("RGB")
     if size is not None and pixels.size != (size[1], size[0]):
         pixels = pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC)
