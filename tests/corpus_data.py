@@ -97,3 +97,13 @@ def write_mevis(root: Path) -> Path:
         record["expressions"] = {key: {"exp": item["exp"]} for key, item in record["expressions"].items()}
     write_json(home / "valid" / "meta_expressions.json", listed)
     return home
+
+
+def write_many(root: Path, rows: int = 150) -> Path:
+    """``mevis/train`` with so many expressions: shards of at least one batch each."""
+    listed = videos(aa=(["00000"], {str(number): expression(f"cat {number}", number % 5) for number in range(rows)}))
+    home = root / "mevis" / "train"
+    write_json(home / "meta_expressions.json", listed)
+    write_json(home / "mask_dict.json", {str(number): masklet(number, 1) for number in range(5)})
+    write_frames(home / "JPEGImages" / "aa", ["00000.jpg"])
+    return root
