@@ -133,7 +133,8 @@ def read_frames(
             Default: torchvision, where it is installed.
 
     Returns:
-        uint8 ``[positions, height, width, 3]``, RGB.
+        uint8 ``[positions, height, width, 3]``, RGB; its memory may be laid out otherwise (channels first), as decoders
+        leave it.
 
     Raises:
         DataError: A position outside of the row, an unreadable frame, frames that differ in size without ``size``.
@@ -311,12 +312,6 @@ def _draw(rle: Mapping[str, Any], target: np.ndarray) -> None:
     """Decode into ``[width, height]``, by the nearest pixel, as :func:`evqa.masks.resize` samples."""
     height, width = rle["size"]
     runs = rle_masks.counts_to_runs(rle["counts"], height * width)
-    columns = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(width, height)
     if (width, height) != target.shape:
-        columns = columns[_nearest(width, target.shape[0])][:, _nearest(height, target.shape[1])]
-    target[...] = columns
-
-
-@functools.lru_cache(maxsize=64)
-def _nearest(source: int, target: int) -> np.ndarray:
-    return ((np.arange(target) + 0.5) * (source / target)).astype(np.int64)
+        runs = rle_masks.resize_runs(runs, (height, width), target.shape[::-1])
+    target[...] = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(target.shape)
