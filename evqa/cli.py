@@ -1,4 +1,4 @@
-"""The command line: ``evqa demo | run | score | compare | report | export | data``."""
+"""The command line: ``evqa demo | run | segment | score | compare | report | export | data``."""
 
 from __future__ import annotations
 
@@ -64,17 +64,31 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--task", choices=("gen", "mcq"), default="gen")
     run.add_argument("--out", required=True, type=Path, help="run folder")
     run.add_argument("--limit", type=_positive, help="only the first so many entries")
-    run.add_argument("--batch-size", type=_positive, help="entries at a time (default: what the adapter wants)")
-    run.add_argument("--retry-failed", action="store_true", help="run entries again whose record is a failure")
-    run.add_argument("--retries", type=int, default=3, help="tries after a passing failure (default: %(default)s)")
-    run.add_argument(
-        "--shard", type=_shard, metavar="I/N", help="only the I-th of N shares, for N machines and one folder"
-    )
+    _execution_arguments(run)
     run.add_argument(
         "--max-cost", type=float, metavar="AMOUNT", help="stop when the run has cost so much; needs prices"
     )
     run.add_argument("--dry-run", action="store_true", help="print the first request of one entry and send nothing")
     run.set_defaults(command=_run)
+
+    segment = commands.add_parser(
+        "segment", help="step two: turn a run's referring expressions into masks, as a run of its own"
+    )
+    segment.add_argument("predictions", metavar="RUN", type=Path, help="run folder or prediction file")
+    segment.add_argument("--segmenter", required=True, metavar="NAME[:MODEL]", help="see evqa data segmenters")
+    segment.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the segmenter")
+    segment.add_argument(
+        "--mode", choices=("separate", "concat"), default="separate",
+        help="each expression on its own, or all of an entry in one sentence (default: %(default)s)",
+    )  # fmt: skip
+    segment.add_argument(
+        "--frames", default="every:1", metavar="POLICY",
+        help="frames to segment; those between get the mask of the nearest (default: %(default)s, all)",
+    )  # fmt: skip
+    segment.add_argument("--out", type=Path, help="run folder (default: RUN-NAME-MODE)")
+    _reference_arguments(segment, intervals=False)
+    _execution_arguments(segment)
+    segment.set_defaults(command=_segment)
 
     score = commands.add_parser("score", help="score a run or a prediction file")
     _prediction_arguments(score)
@@ -106,7 +120,8 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="list, inspect and validate corpora")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="corpora and their configs").set_defaults(command=_data_list)
-    actions.add_parser("adapters", help="model adapters").set_defaults(command=_data_adapters)
+    for package, text in (("adapters", "model adapters"), ("segmenters", "what turns expressions into masks")):
+        actions.add_parser(package, help=text).set_defaults(command=_data_plugins, package=package)
     for name, command, text in (
         ("inspect", _data_inspect, "show the columns and the first rows"),
         ("validate", _data_validate, "read every row and list what is wrong"),
@@ -120,12 +135,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _reference_arguments(parser: argparse.ArgumentParser) -> None:
+def _execution_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=_positive, help="entries at a time (default: what the model wants)")
+    parser.add_argument("--retry-failed", action="store_true", help="run entries again whose record is a failure")
+    parser.add_argument("--retries", type=int, default=3, help="tries after a passing failure (default: %(default)s)")
+    parser.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="only the I-th of N shares, for N machines and one folder"
+    )
+
+
+def _reference_arguments(parser: argparse.ArgumentParser, *, intervals: bool = True) -> None:
     parser.add_argument("--references", metavar="DATA", help=_REFERENCES + " Default: what the run was made on.")
     parser.add_argument("--data-dir", type=Path, help="folder of the published files, for a corpus by name")
     parser.add_argument("--split", help="split or slice of the references")
     parser.add_argument("--task", choices=("gen", "mcq"), help="default: the run's, or what the file holds")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="resamplings for intervals (default: %(default)s)")
+    if intervals:
+        parser.add_argument("--bootstrap", type=int, default=1000, help="resamplings (default: %(default)s)")
 
 
 def _prediction_arguments(parser: argparse.ArgumentParser) -> None:
@@ -188,14 +213,55 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.max_cost is not None and not adapter.has_prices:
         raise AdapterError("--max-cost needs the prices of the model: --option prices=FILE")
-    rank, world_size = arguments.shard or (None, None)
     result = run(
         adapter, rows, arguments.out, task=arguments.task, data_name=name, limit=arguments.limit,
-        notes={"data_dir": _folder_of(arguments)}, batch_size=arguments.batch_size, retries=arguments.retries,
-        retry_failed=arguments.retry_failed, max_cost=arguments.max_cost, rank=rank, world_size=world_size,
+        notes={"data_dir": _folder_of(arguments.data, arguments.data_dir)}, max_cost=arguments.max_cost,
+        **_execution(arguments),
     )  # fmt: skip
     adapter.close()
-    print(f"{result.done} entries run, {result.skipped} were recorded before, {result.failed} failed: {arguments.out}")
+    return _finished(result, arguments.out)
+
+
+def _segment(arguments: argparse.Namespace) -> int:
+    from evqa.engine import run
+    from evqa.runlog import RunLog
+    from evqa.segmentation import SegmentationStep
+    from evqa.segmenters import load_segmenter
+
+    source = arguments.predictions
+    rows, task = _references(arguments, [source], limited=False)
+    if task == "mcq":
+        raise DataError("MCQ predictions hold no referring expressions", file=source)
+    made_on, data_dir = {}, _folder_of(arguments.references, arguments.data_dir)
+    if source.is_dir():
+        manifest = RunLog.open(source).manifest
+        made_on, data_dir = manifest["data"], data_dir or manifest.get("notes", {}).get("data_dir")
+    limit = made_on.get("limit")
+    segmenter = load_segmenter(arguments.segmenter, **_options(arguments.option))
+    step = SegmentationStep(segmenter, source, mode=arguments.mode, frames=arguments.frames)
+    if missing := step.missing(list(rows["entry_id"])[:limit]):
+        raise DataError(f"{len(missing)} entries are not in it, {missing[0]!r} first: finish it first", file=source)
+    name = source.resolve().name if source.is_dir() else source.stem
+    out = arguments.out or source.with_name(f"{name}-{segmenter.name}-{arguments.mode}")
+    result = run(
+        step, rows, out, task="gen", limit=limit, notes={"data_dir": data_dir, "source": str(source.resolve())},
+        data_name={key: made_on.get(key) for key in ("name", "config", "split")}, **_execution(arguments),
+    )  # fmt: skip
+    step.close()
+    return _finished(result, out)
+
+
+def _execution(arguments: argparse.Namespace) -> dict[str, Any]:
+    rank, world_size = arguments.shard or (None, None)
+    return {
+        "batch_size": arguments.batch_size, "retries": arguments.retries, "retry_failed": arguments.retry_failed,
+        "rank": rank, "world_size": world_size,
+    }  # fmt: skip
+
+
+def _finished(result: Any, out: Path) -> int:
+    """Say what came of a run, and its exit code."""
+    print(f"{result.done} entries run, {result.skipped} were recorded before, {result.failed} failed: {out}")
     if result.interrupted:
         print("evqa: interrupted; the same command continues the run", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -204,9 +270,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if result.failed or result.out_of_money else 0
 
 
-def _folder_of(arguments: argparse.Namespace) -> str | None:
+def _folder_of(data: str | None, data_dir: Path | None) -> str | None:
     """Where the data lie, so that scoring can find them again from any folder."""
-    folder = Path(arguments.data) if Path(arguments.data).is_dir() else arguments.data_dir
+    folder = Path(data) if data is not None and Path(data).is_dir() else data_dir
     return None if folder is None else str(folder.resolve())
 
 
@@ -299,14 +365,11 @@ def _data_list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_adapters(arguments: argparse.Namespace) -> int:
-    import importlib
+def _data_plugins(arguments: argparse.Namespace) -> int:
+    from evqa._plugins import plugin_names, plugin_summary
 
-    from evqa.adapters import adapter_names
-
-    for name in adapter_names():
-        text = (importlib.import_module(f"evqa.adapters.{name}").__doc__ or "").strip().splitlines()
-        print(f"{name:15} {text[0] if text else ''}")
+    for name in plugin_names(arguments.package):
+        print(f"{name:15} {plugin_summary(arguments.package, name)}")
     return 0
 
 
@@ -365,8 +428,13 @@ def _load(data: str, data_dir: Path | None, split: str | None, task: str, **opti
     return {"name": name, "config": config, "split": split}, rows
 
 
-def _references(arguments: argparse.Namespace, paths: Sequence[Path]) -> tuple[Any, str | None]:
-    """The references to score against, and the task: as asked, or as the run says."""
+def _references(
+    arguments: argparse.Namespace, paths: Sequence[Path], *, limited: bool = True
+) -> tuple[Any, str | None]:
+    """The references to score against, and the task: as asked, or as the run says.
+
+    ``limited``: only those that the runs were limited to.
+    """
     from evqa.engine import describe_data
     from evqa.errors import PredictionError
     from evqa.runlog import RunLog
@@ -391,7 +459,7 @@ def _references(arguments: argparse.Namespace, paths: Sequence[Path]) -> tuple[A
         if arguments.split is None and one["data"]["fingerprint"] != asked:
             raise DataError("the run was made on other data than these references", file=path)
     limits = {one["data"].get("limit") for one in manifests.values()}
-    if len(limits) == 1 and (limit := limits.pop()):
+    if limited and len(limits) == 1 and (limit := limits.pop()):
         rows = rows.select(range(min(limit, len(rows))))
     return rows, task
 

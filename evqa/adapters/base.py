@@ -6,11 +6,10 @@ An adapter is one file in this package with a class derived from :class:`Adapter
 from __future__ import annotations
 
 import abc
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from evqa._plugins import load_plugin, plugin_names
 from evqa.errors import AdapterError
 from evqa.types import Prediction
 
@@ -89,9 +88,7 @@ class Adapter(abc.ABC):
 
 def adapter_names() -> list[str]:
     """Names of the adapters that come with evqa."""
-    import evqa.adapters as package
-
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and m.name[0] != "_")
+    return plugin_names("adapters")
 
 
 def load_adapter(spec: str, **options: Any) -> Adapter:
@@ -104,13 +101,4 @@ def load_adapter(spec: str, **options: Any) -> Adapter:
     Raises:
         AdapterError: No such adapter, or an option that it does not have.
     """
-    name, _, model = spec.partition(":")
-    if name not in adapter_names():
-        raise AdapterError(f"there is no adapter {name!r}; known: {', '.join(adapter_names())}")
-    if model:
-        options = {"model": model, **options}
-    cls = importlib.import_module(f"evqa.adapters.{name}").ADAPTER
-    try:
-        return cls(**options)
-    except TypeError as error:
-        raise AdapterError(f"adapter {name!r}: {str(error).replace(f'{cls.__name__}.__init__() ', '')}") from None
+    return load_plugin("adapters", "adapter", spec, options)
