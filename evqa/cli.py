@@ -224,29 +224,22 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _segment(arguments: argparse.Namespace) -> int:
     from evqa.engine import run
-    from evqa.runlog import RunLog
     from evqa.segmentation import SegmentationStep
     from evqa.segmenters import load_segmenter
 
     source = arguments.predictions
-    rows, task = _references(arguments, [source], limited=False)
+    rows, task, made_on = _references(arguments, [source], limited=False)
     if task == "mcq":
         raise DataError("MCQ predictions hold no referring expressions", file=source)
-    made_on, data_dir = {}, _folder_of(arguments.references, arguments.data_dir)
-    if source.is_dir():
-        manifest = RunLog.open(source).manifest
-        made_on, data_dir = manifest["data"], data_dir or manifest.get("notes", {}).get("data_dir")
-    limit = made_on.get("limit")
     segmenter = load_segmenter(arguments.segmenter, **_options(arguments.option))
     step = SegmentationStep(segmenter, source, mode=arguments.mode, frames=arguments.frames)
+    limit = made_on.pop("limit", None)
     if missing := step.missing(list(rows["entry_id"])[:limit]):
         raise DataError(f"{len(missing)} entries are not in it, {missing[0]!r} first: finish it first", file=source)
     name = source.resolve().name if source.is_dir() else source.stem
     out = arguments.out or source.with_name(f"{name}-{segmenter.name}-{arguments.mode}")
-    result = run(
-        step, rows, out, task="gen", limit=limit, notes={"data_dir": data_dir, "source": str(source.resolve())},
-        data_name={key: made_on.get(key) for key in ("name", "config", "split")}, **_execution(arguments),
-    )  # fmt: skip
+    notes = {"data_dir": made_on.pop("data_dir", None), "source": str(source.resolve())}
+    result = run(step, rows, out, data_name=made_on, notes=notes, limit=limit, **_execution(arguments))
     step.close()
     return _finished(result, out)
 
@@ -281,7 +274,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from evqa.report import breakdown_table, score_table, to_json
     from evqa.scoring import PROTOCOLS, breakdown, score
 
-    rows, task = _references(arguments, [arguments.predictions])
+    rows, task, _ = _references(arguments, [arguments.predictions])
     results = {}
     for protocol in PROTOCOLS if arguments.protocol == "both" else [arguments.protocol]:
         predictions = load_predictions(arguments.predictions, masks=arguments.masks, exact=protocol == "evqa-v1")
@@ -312,7 +305,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     from evqa.report import compare_table
     from evqa.scoring import compare, score
 
-    rows, task = _references(arguments, [arguments.a, arguments.b])
+    rows, task, _ = _references(arguments, [arguments.a, arguments.b])
     scores = [
         score(
             load_predictions(path, exact=arguments.protocol == "evqa-v1"),
@@ -332,7 +325,7 @@ def _report(arguments: argparse.Namespace) -> int:
     from evqa.predictions import load_predictions
     from evqa.report import write_report
 
-    rows, task = _references(arguments, arguments.runs)
+    rows, task, _ = _references(arguments, arguments.runs)
     names = _distinct_names(arguments.runs)
     runs = {
         name: load_predictions(path, masks=arguments.masks) for name, path in zip(names, arguments.runs, strict=True)
@@ -350,7 +343,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from evqa.export import export_original
     from evqa.predictions import load_predictions
 
-    rows, task = _references(arguments, [arguments.predictions])
+    rows, task, _ = _references(arguments, [arguments.predictions])
     print(export_original(load_predictions(arguments.predictions), arguments.to, references=rows, task=task or "gen"))
     return 0
 
@@ -430,10 +423,11 @@ def _load(data: str, data_dir: Path | None, split: str | None, task: str, **opti
 
 def _references(
     arguments: argparse.Namespace, paths: Sequence[Path], *, limited: bool = True
-) -> tuple[Any, str | None]:
-    """The references to score against, and the task: as asked, or as the run says.
+) -> tuple[Any, str | None, dict[str, Any]]:
+    """The references to score against, the task, and what the references are called; as asked, or as the run says.
 
-    ``limited``: only those that the runs were limited to.
+    The last has ``name``, ``config``, ``split``, ``data_dir``, and ``limit`` if the runs were limited to the first so
+    many. ``limited``: leave out what is beyond that.
     """
     from evqa.engine import describe_data
     from evqa.errors import PredictionError
@@ -446,22 +440,24 @@ def _references(
     manifest = next(iter(manifests.values()), None)
     task = arguments.task or (manifest["task"] if manifest else None)
     if arguments.references is not None:
-        _, rows = _load(arguments.references, arguments.data_dir, arguments.split, task or "gen")
+        data, folder, split = arguments.references, arguments.data_dir, arguments.split
     elif manifest is not None:
-        made_on, notes = manifest["data"], manifest.get("notes", {})
-        folder = arguments.data_dir or notes.get("data_dir")
+        made_on = manifest["data"]
         data = f"{made_on.get('name')}:{made_on.get('config')}"
-        _, rows = _load(data, folder and Path(folder), arguments.split or made_on.get("split"), task or "gen")
+        folder = arguments.data_dir or manifest.get("notes", {}).get("data_dir")
+        split = arguments.split or made_on.get("split")
     else:
         raise DataError("a prediction file does not say what it was made on: pass --references")
+    called, rows = _load(data, folder and Path(folder), split, task or "gen")
     asked = describe_data(rows)["fingerprint"]
     for path, one in manifests.items():
         if arguments.split is None and one["data"]["fingerprint"] != asked:
             raise DataError("the run was made on other data than these references", file=path)
     limits = {one["data"].get("limit") for one in manifests.values()}
-    if limited and len(limits) == 1 and (limit := limits.pop()):
+    limit = limits.pop() if len(limits) == 1 else None
+    if limited and limit:
         rows = rows.select(range(min(limit, len(rows))))
-    return rows, task
+    return rows, task, {**called, "data_dir": _folder_of(data, folder and Path(folder)), "limit": limit}
 
 
 def _groups(rows: Any, column: str) -> dict[str, Any]:
