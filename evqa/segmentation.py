@@ -22,7 +22,7 @@ from evqa.runlog import RunLog
 from evqa.segmenters import Segmenter
 from evqa.types import FrameMask, Prediction, Rle
 
-__all__ = ["MODES", "SegmentationStep", "joined"]
+__all__ = ["MODES", "SegmentationStep", "joined", "nearest_frames", "track"]
 
 #: ``separate``: each expression on its own. ``concat``: all of an entry in one sentence.
 MODES = ("separate", "concat")
@@ -120,26 +120,26 @@ class SegmentationStep(Adapter):
         size = (work.info.height, work.info.width)
         found = self._segmenter.segment(work.frames, work.times, expressions, size)
         self._check(found, len(expressions), len(work.times), size)
-        nearest = _nearest(work.times, work.info.timestamps)
+        nearest = nearest_frames(work.times, work.info.timestamps)
         union = [rle_masks.union(frame) for frame in zip(*found, strict=True)]
         usage = {**prediction.usage, "frames_segmented": len(work.times)}
         if prediction.seconds is not None:
             usage["answer_seconds"] = prediction.seconds  # what the engine measures now is the segmentation
         return dataclasses.replace(
             prediction,
-            masks=_track(union, nearest, work.info.timestamps),
+            masks=track(union, nearest, work.info.timestamps),
             expression_masks=[
-                {"expression": text, "masks": _track(track, nearest, work.info.timestamps)}
-                for text, track in zip(expressions, found, strict=True)
+                {"expression": text, "masks": track(rles, nearest, work.info.timestamps)}
+                for text, rles in zip(expressions, found, strict=True)
             ],
             usage=usage,
             seconds=None,
         )
 
     def _check(self, found: Any, expressions: int, frames: int, size: tuple[int, int]) -> None:
-        if len(found) != expressions or any(len(track) != frames for track in found):
+        if len(found) != expressions or any(len(rles) != frames for rles in found):
             raise AdapterError(f"segmenter {self._segmenter.name!r} did not return a mask per expression and frame")
-        if any(tuple(rle["size"]) != size for track in found for rle in track):
+        if any(tuple(rle["size"]) != size for rles in found for rle in rles):
             raise AdapterError(f"segmenter {self._segmenter.name!r} returned masks that are not {size[0]} x {size[1]}")
 
     def close(self) -> None:
@@ -159,7 +159,7 @@ def joined(expressions: Sequence[str]) -> str:
     return f"{', '.join(others)} and {last}" if others else last
 
 
-def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def nearest_frames(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """For each wanted time the number of the nearest of ``times`` (sorted); of two equally near, the earlier."""
     right = np.clip(np.searchsorted(times, wanted), 1, max(1, len(times) - 1))
     left = right - 1
@@ -167,7 +167,8 @@ def _nearest(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     return np.where(wanted - times[left] <= times[right] - wanted, left, right)
 
 
-def _track(masks: Sequence[Rle | None], nearest: np.ndarray, timestamps: np.ndarray) -> list[FrameMask]:
+def track(masks: Sequence[Rle | None], nearest: np.ndarray, timestamps: np.ndarray) -> list[FrameMask]:
+    """A mask for every frame of a clip: ``masks[nearest[frame]]``, with the frame's number and second."""
     return [
         {"frame": frame, "time": float(timestamps[frame]), "rle": masks[which]}
         for frame, which in enumerate(nearest.tolist())
