@@ -154,7 +154,7 @@ class _Job:
             if isinstance(error, TransientError) and retries > 0:
                 self.sleep(_pause(error, self.retries - retries))
                 return self._predict(ready, retries - 1)
-            predictions = [_failure(wanted[0], error)]
+            predictions = [dataclasses.replace(_failure(wanted[0], error), usage=self.adapter.spent(ready[0][1]))]
         seconds = (time.monotonic() - start) / len(ready)
         return [
             p if p.seconds is not None else dataclasses.replace(p, seconds=preparing + seconds)

@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a model over a benchmark; the same command again continues it")
     run.add_argument("--model", required=True, metavar="ADAPTER[:MODEL]", help="see evqa data adapters")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the adapter")
+    run.add_argument("--base-url", metavar="URL", help="server of an adapter that asks one: the option base_url")
+    run.add_argument("--engine", choices=("transformers", "vllm"), help="of a local model: the option engine")
+    run.add_argument(
+        "--trust-remote-code", action="store_const", const=True,
+        help="run code that comes with the model; also needs --option revision=COMMIT",
+    )  # fmt: skip
     run.add_argument("--data", default="evqa/st_evidence", metavar="DATA", help=_REFERENCES)
     run.add_argument("--data-dir", type=Path, help="folder of the published files, for a corpus by name")
     run.add_argument("--split", default="test", help="split or slice, such as test[:100] (default: %(default)s)")
@@ -203,12 +209,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from evqa.adapters import load_adapter
-    from evqa.engine import run
+    from evqa.engine import View, run
 
-    adapter = load_adapter(arguments.model, **_options(arguments.option))
+    flags = {name: getattr(arguments, name) for name in ("base_url", "engine", "trust_remote_code")}
+    options = {name: value for name, value in flags.items() if value is not None}
+    adapter = load_adapter(arguments.model, **options, **_options(arguments.option))
     name, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task)
     if arguments.dry_run:
-        entry = adapter.prepare(rows[0], arguments.task)
+        entry = adapter.prepare(View(adapter, rows)[0], arguments.task)
         print(json.dumps(adapter.show_request(entry, arguments.task), indent=1, ensure_ascii=False, default=str))
         return 0
     if arguments.max_cost is not None and not adapter.has_prices:

@@ -189,7 +189,7 @@ def save(family: str, folder: Path) -> Path:
     with torch.no_grad():  # larger weights: random answers that depend on what is asked and shown
         for parameter in model.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(4.0)
+                parameter.mul_(20.0 if family == "internvl" else 8.0)
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<pad>"]
     model.save_pretrained(folder)

@@ -196,7 +196,7 @@ class LocalAdapter(ChatAdapter):
             for other in requests.values():
                 _share(other.encoded, request.encoded)
             requests[request.text] = request
-        return _Ready(entry.row, entry.clip, entry.duration, requests)
+        return _Ready(entry.row, entry.clip, entry.duration, requests=requests)
 
     def request(self, entry: Prepared, turns: Sequence[Turn]) -> Request:
         """A conversation as the processor takes it."""

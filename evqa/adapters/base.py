@@ -74,6 +74,10 @@ class Adapter(abc.ABC):
             AdapterError, VideoError, DataError: It cannot be done; the engine records a failure for the entry.
         """
 
+    def spent(self, row: Any) -> dict[str, Any]:
+        """What a prepared entry that could not be answered has used, in the terms of ``Prediction.usage``."""
+        return {}
+
     def show_request(self, row: Any, task: str) -> Any:
         """What would be sent to the model first for one prepared entry, JSON-ready; for ``evqa run --dry-run``.
 
