@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import evqa
+from evqa import _cli_compare, _cli_segment
 from evqa.errors import AdapterError, DataError, EvqaError
 
 __all__ = ["main"]
@@ -77,24 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--dry-run", action="store_true", help="print the first request of one entry and send nothing")
     run.set_defaults(command=_run)
 
-    segment = commands.add_parser(
-        "segment", help="step two: turn a run's referring expressions into masks, as a run of its own"
-    )
-    segment.add_argument("predictions", metavar="RUN", type=Path, help="run folder or prediction file")
-    segment.add_argument("--segmenter", required=True, metavar="NAME[:MODEL]", help="see evqa data segmenters")
-    segment.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the segmenter")
-    segment.add_argument(
-        "--mode", choices=("separate", "concat"), default="separate",
-        help="each expression on its own, or all of an entry in one sentence (default: %(default)s)",
-    )  # fmt: skip
-    segment.add_argument(
-        "--frames", default="every:1", metavar="POLICY",
-        help="frames to segment; those between get the mask of the nearest (default: %(default)s, all)",
-    )  # fmt: skip
-    segment.add_argument("--out", type=Path, help="run folder (default: RUN-NAME-MODE)")
-    _reference_arguments(segment, intervals=False)
-    _execution_arguments(segment)
-    segment.set_defaults(command=_segment)
+    _cli_segment.add(commands, lambda parser: _reference_arguments(parser, intervals=False), _execution_arguments)
 
     score = commands.add_parser("score", help="score a run or a prediction file")
     _prediction_arguments(score)
@@ -103,12 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, entry by entry")
     score.set_defaults(command=_score)
 
-    compare = commands.add_parser("compare", help="is B better than A? paired, clustered bootstrap and McNemar")
-    compare.add_argument("a", metavar="A", type=Path, help="run folder or prediction file")
-    compare.add_argument("b", metavar="B", type=Path)
-    _reference_arguments(compare)
-    compare.add_argument("--protocol", choices=("strict", "evqa-v1"), default="strict")
-    compare.set_defaults(command=_compare)
+    _cli_compare.add(commands, _reference_arguments)
 
     report = commands.add_parser("report", help="write a page that shows the evidence; opens without a server")
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders or prediction files")
@@ -213,7 +192,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     flags = {name: getattr(arguments, name) for name in ("base_url", "engine", "trust_remote_code")}
     options = {name: value for name, value in flags.items() if value is not None}
-    adapter = load_adapter(arguments.model, **options, **_options(arguments.option))
+    adapter = load_adapter(arguments.model, **options, **parse_options(arguments.option))
     name, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task)
     if arguments.dry_run:
         entry = adapter.prepare(View(adapter, rows)[0], arguments.task)
@@ -224,35 +203,14 @@ def _run(arguments: argparse.Namespace) -> int:
     result = run(
         adapter, rows, arguments.out, task=arguments.task, data_name=name, limit=arguments.limit,
         notes={"data_dir": _folder_of(arguments.data, arguments.data_dir)}, max_cost=arguments.max_cost,
-        **_execution(arguments),
+        **execution_options(arguments),
     )  # fmt: skip
     adapter.close()
-    return _finished(result, arguments.out)
+    return finish(result, arguments.out)
 
 
-def _segment(arguments: argparse.Namespace) -> int:
-    from evqa.engine import run
-    from evqa.segmentation import SegmentationStep
-    from evqa.segmenters import load_segmenter
-
-    source = arguments.predictions
-    rows, task, made_on = _references(arguments, [source], limited=False)
-    if task == "mcq":
-        raise DataError("MCQ predictions hold no referring expressions", file=source)
-    segmenter = load_segmenter(arguments.segmenter, **_options(arguments.option))
-    step = SegmentationStep(segmenter, source, mode=arguments.mode, frames=arguments.frames)
-    limit = made_on.pop("limit", None)
-    if missing := step.missing(list(rows["entry_id"])[:limit]):
-        raise DataError(f"{len(missing)} entries are not in it, {missing[0]!r} first: finish it first", file=source)
-    name = source.resolve().name if source.is_dir() else source.stem
-    out = arguments.out or source.with_name(f"{name}-{segmenter.name}-{arguments.mode}")
-    notes = {"data_dir": made_on.pop("data_dir", None), "source": str(source.resolve())}
-    result = run(step, rows, out, data_name=made_on, notes=notes, limit=limit, **_execution(arguments))
-    step.close()
-    return _finished(result, out)
-
-
-def _execution(arguments: argparse.Namespace) -> dict[str, Any]:
+def execution_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to run, as :func:`evqa.engine.run` takes it."""
     rank, world_size = arguments.shard or (None, None)
     return {
         "batch_size": arguments.batch_size, "retries": arguments.retries, "retry_failed": arguments.retry_failed,
@@ -260,7 +218,7 @@ def _execution(arguments: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _finished(result: Any, out: Path) -> int:
+def finish(result: Any, out: Path) -> int:
     """Say what came of a run, and its exit code."""
     print(f"{result.done} entries run, {result.skipped} were recorded before, {result.failed} failed: {out}")
     if result.interrupted:
@@ -282,7 +240,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from evqa.report import breakdown_table, score_table, to_json
     from evqa.scoring import PROTOCOLS, breakdown, score
 
-    rows, task, _ = _references(arguments, [arguments.predictions])
+    rows, task, _ = load_references(arguments, [arguments.predictions])
     results = {}
     for protocol in PROTOCOLS if arguments.protocol == "both" else [arguments.protocol]:
         predictions = load_predictions(arguments.predictions, masks=arguments.masks, exact=protocol == "evqa-v1")
@@ -308,33 +266,12 @@ def _score(arguments: argparse.Namespace) -> int:
     return 0 if complete else EXIT_INCOMPLETE
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    from evqa.predictions import load_predictions
-    from evqa.report import compare_table
-    from evqa.scoring import compare, score
-
-    rows, task, _ = _references(arguments, [arguments.a, arguments.b])
-    scores = [
-        score(
-            load_predictions(path, exact=arguments.protocol == "evqa-v1"),
-            rows,
-            arguments.protocol,
-            task=task,
-            bootstrap=0,
-        )
-        for path in (arguments.a, arguments.b)
-    ]
-    print(f"protocol {arguments.protocol}; A = {arguments.a}, B = {arguments.b}; difference is B - A in points\n")
-    print(compare_table(compare(*scores, resamples=max(1, arguments.bootstrap) * 10), "A", "B"))
-    return 0 if all(one.complete for one in scores) else EXIT_INCOMPLETE
-
-
 def _report(arguments: argparse.Namespace) -> int:
     from evqa.predictions import load_predictions
     from evqa.report import write_report
 
-    rows, task, _ = _references(arguments, arguments.runs)
-    names = _distinct_names(arguments.runs)
+    rows, task, _ = load_references(arguments, arguments.runs)
+    names = distinct_names(arguments.runs)
     runs = {
         name: load_predictions(path, masks=arguments.masks) for name, path in zip(names, arguments.runs, strict=True)
     }
@@ -351,7 +288,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from evqa.export import export_original
     from evqa.predictions import load_predictions
 
-    rows, task, _ = _references(arguments, [arguments.predictions])
+    rows, task, _ = load_references(arguments, [arguments.predictions])
     print(export_original(load_predictions(arguments.predictions), arguments.to, references=rows, task=task or "gen"))
     return 0
 
@@ -394,7 +331,7 @@ def _data_validate(arguments: argparse.Namespace) -> int:
 
 
 # ----------------------------------------------------------------------------------------- helpers
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
     """``NAME=VALUE`` as keyword arguments; a value that is a Python literal becomes that."""
     import ast
 
@@ -429,7 +366,7 @@ def _load(data: str, data_dir: Path | None, split: str | None, task: str, **opti
     return {"name": name, "config": config, "split": split}, rows
 
 
-def _references(
+def load_references(
     arguments: argparse.Namespace, paths: Sequence[Path], *, limited: bool = True
 ) -> tuple[Any, str | None, dict[str, Any]]:
     """The references to score against, the task, and what the references are called; as asked, or as the run says.
@@ -484,7 +421,7 @@ def _groups(rows: Any, column: str) -> dict[str, Any]:
     return groups
 
 
-def _distinct_names(paths: Sequence[Path]) -> list[str]:
+def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Short names of runs; longer where the last part alone does not tell them apart."""
     names = [path.resolve().name if path.is_dir() else path.stem for path in paths]
     if len(set(names)) < len(names):
