@@ -23,13 +23,17 @@ from evqa.engine import run
 from evqa.segmentation import SegmentationStep
 from evqa.segmenters import Segmenter
 
-
 for name in ("openai.resources.chat", "google.genai", "evqa.adapters._transformers", "datasets"):
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 with contextlib.suppress(ImportError):
-    from transformers import AutoModelForImageTextToText, AutoProcessor, VideoLlama3ForConditionalGeneration  # noqa: F401
-    from transformers import VideoLlama3Processor, VideoLlama3VideoProcessor  # noqa: F401
+    from transformers import (  # noqa: F401
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        VideoLlama3ForConditionalGeneration,
+        VideoLlama3Processor,
+        VideoLlama3VideoProcessor,
+    )
 
 
 class Slow(Segmenter):

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import tiny_vlm
 from make_data import benchmark
 from PIL import Image
 
@@ -16,7 +17,6 @@ from evqa.errors import AdapterError, SetupError
 
 pytest.importorskip("av")
 pytest.importorskip("transformers")
-import tiny_vlm
 
 FAMILIES = [
     "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "video_llama_3", "internvl", "llava_onevision",

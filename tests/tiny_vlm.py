@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 SPECIAL = [
@@ -179,7 +180,19 @@ BUILDERS = {
 }  # fmt: skip
 
 
-def save(family: str, folder: Path) -> Path:
+def _teach(model, chain: list[int]) -> None:
+    """After each token of the chain comes the next: layers add nothing, so the last token alone decides."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(("o_proj.weight", "down_proj.weight")) and "visual" not in name and "vision" not in name:
+            parameter.zero_()
+    words = model.get_input_embeddings().weight.normal_()
+    head = model.get_output_embeddings().weight.zero_()
+    for last, following in itertools.pairwise(chain):
+        head[following] = words[last]
+
+
+def save(family: str, folder: Path, *, says: str | None = None) -> Path:
+    """Write a model; with ``says`` (different letters) one that always says just that, whatever it is shown."""
     import torch
 
     tokenizer = _tokenizer()
@@ -190,6 +203,8 @@ def save(family: str, folder: Path) -> Path:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(20.0 if family == "internvl" else 8.0)
+        if says is not None:
+            _teach(model, [tokenizer.convert_tokens_to_ids(token) for token in ("Ċ", *says, "<|im_end|>")])
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<pad>"]
     model.save_pretrained(folder)
