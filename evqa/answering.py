@@ -42,7 +42,7 @@ def answer(
 
     Args:
         adapter: The model. If its ``concurrency`` is above 1, so many batches are prepared and answered at the same
-            time; otherwise the next batch is prepared while one is answered.
+            time; otherwise the next batch (of single entries, the next two) is prepared while one is answered.
         rows: ``rows[index]`` is the row of an entry.
         entries: Id and index of each entry.
         task: ``gen`` or ``mcq``.
@@ -63,7 +63,7 @@ def answer(
     if adapter.concurrency > 1:
         yield from _at_once(job, batches, adapter.concurrency)
     else:
-        yield from _ahead(job, batches)
+        yield from _ahead(job, batches, max(1, _PREPARERS // batch_size))
 
 
 def _at_once(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int) -> Iterator[Prediction]:
@@ -83,7 +83,8 @@ def _at_once(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int)
                 future.cancel()
 
 
-def _ahead(job: _Job, batches: Iterator[Sequence[tuple[str, int]]]) -> Iterator[Prediction]:
+def _ahead(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int) -> Iterator[Prediction]:
+    """Answer batch after batch while the next ``many`` are prepared, so that no preparer idles."""
     with ThreadPoolExecutor(_PREPARERS, "evqa-prepare") as pool:
         waiting: collections.deque[list[tuple[str, Future]]] = collections.deque()
 
@@ -93,7 +94,8 @@ def _ahead(job: _Job, batches: Iterator[Sequence[tuple[str, int]]]) -> Iterator[
                 waiting.append([(entry, pool.submit(job.prepare, index)) for entry, index in batch])
 
         try:
-            prepare_next()
+            for _ in range(many):
+                prepare_next()
             while waiting:
                 batch = waiting.popleft()
                 prepare_next()
