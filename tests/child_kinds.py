@@ -71,7 +71,7 @@ def work(kind: str, clip: str, count: int, folder: str, where: dict[str, str], e
     elif kind == "local":
         adapter = load_adapter(
             f"video_llama_3:{where['local']}", device="cpu", frames="uniform:2", max_tokens=2, min_pixels=784,
-            max_pixels=1600, batch_size=3,
+            max_pixels=1600, batch_size=3, workers=0,
         )  # fmt: skip
     elif kind == "segment":
         adapter = SegmentationStep(Slow(), Path(where["source"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def adapter(models, family, **options):
     name = family.removesuffix("_moe")
     if name in ("qwen2_5_vl", "qwen3_vl", "video_llama_3"):
         options = {"min_pixels": 784, "max_pixels": 4096, **options}
-    options = {"device": "cpu", "frames": "fps:2,max=6", "max_tokens": 6, **options}
+    options = {"device": "cpu", "frames": "fps:2,max=6", "max_tokens": 6, "workers": 0, **options}
     return load_adapter(f"{name}:{models(family)}", **options)
 
 
@@ -226,6 +227,41 @@ def test_through_the_engine_in_batches(rows, models, tmp_path):
     assert len(shown) < 5000
 
 
+def test_worker_processes_prepare_the_same_and_end_with_the_run(rows, models, tmp_path):
+    """Also when one of them is killed in the middle."""
+    import os
+    import signal
+    import time
+
+    from evqa import prefetch
+
+    alone = run(adapter(models, "internvl"), rows, tmp_path / "threads", task="mcq", progress=False).log.predictions()
+    model = adapter(models, "internvl", workers=1)
+    born = []
+
+    class Watching(prefetch.Preparers):
+        def submit(self, index):
+            waiting = super().submit(index)
+            born.extend(pid for pid in getattr(self._pool, "_processes", None) or {} if pid not in born)
+            if index == 3:
+                os.kill(born[0], signal.SIGKILL)
+            return waiting
+
+    import evqa.answering
+
+    before, evqa.answering.Preparers = evqa.answering.Preparers, Watching
+    try:
+        together = run(model, rows, tmp_path / "workers", task="mcq", progress=False).log.predictions()
+    finally:
+        evqa.answering.Preparers = before
+    assert {e: said(p) for e, p in together.items()} == {e: said(p) for e, p in alone.items()}
+    assert born
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in born):
+        assert time.monotonic() < end, "a worker outlives the run"
+        time.sleep(0.05)
+
+
 def test_sampling_is_repeatable(rows, models):
     texts = []
     for seed in (1, 1, 2):
@@ -364,7 +400,7 @@ def test_vllm_is_handed_prompts_with_frames_and_times(rows, models, monkeypatch)
     )
     monkeypatch.setitem(sys.modules, "vllm", fake)
     model = load_adapter(
-        f"qwen3_vl:{models('qwen3_vl')}", engine="vllm", frames="fps:2,max=6", min_pixels=784, batch_size=4,
+        f"qwen3_vl:{models('qwen3_vl')}", engine="vllm", workers=0, frames="fps:2,max=6", min_pixels=784, batch_size=4,
         engine_options={"tensor_parallel_size": 2},
     )  # fmt: skip
     out = model.predict([model.prepare(row, "gen") for row in rows], "gen")

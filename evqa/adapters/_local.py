@@ -68,6 +68,7 @@ class LocalAdapter(ChatAdapter):
         total_pixels: Most pixels of all frames of a clip together, likewise; ``min_pixels`` wins over it.
         mode, prompts, max_tokens: See :class:`ChatAdapter`.
         batch_size: Entries generated at once.
+        workers: Processes that decode and preprocess ahead of the model; 0: threads of this process.
         engine: ``transformers`` or ``vllm``.
         device: ``cuda``, ``cpu``, ...; default: this rank's GPU if there is one. ``auto`` spreads a large model over
             all GPUs (one process only).
@@ -100,6 +101,7 @@ class LocalAdapter(ChatAdapter):
         prompts: str | None = None,
         max_tokens: int = 1024,
         batch_size: int = 1,
+        workers: int = 2,
         engine: str = "transformers",
         device: str | None = None,
         dtype: str = "auto",
@@ -116,6 +118,7 @@ class LocalAdapter(ChatAdapter):
             raise AdapterError(f"option temperature: 0 or more, not {temperature}")
         self._pixels = {"min": min_pixels, "max": max_pixels, "total": total_pixels}
         self.batch_size = batch_size
+        self.workers = workers
         self._revision = revision
         common = {
             "revision": revision, "dtype": dtype, "temperature": temperature, "top_p": top_p, "seed": seed,
@@ -134,6 +137,10 @@ class LocalAdapter(ChatAdapter):
         else:
             raise AdapterError(f"option engine: 'transformers' or 'vllm', not {engine!r}")
         self._processor = self._engine.processor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the model: what a worker needs to prepare entries."""
+        return {**self.__dict__, "_engine": self._engine.encoder}
 
     def settings(self) -> dict[str, Any]:
         """See :meth:`Adapter.settings`."""

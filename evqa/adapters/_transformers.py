@@ -17,6 +17,54 @@ __all__ = ["TransformersEngine"]
 _PER_TOKEN = {"input_ids": None, "attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
 
 
+class Encoder:
+    """Puts conversations through a family's processor; knows no model, and can be sent to another process."""
+
+    def __init__(self, processor: Any, dtype: Any):
+        self.processor, self._dtype = processor, dtype
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock, which no other process could share."""
+        return {"processor": self.processor, "_dtype": self._dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With a lock of its own."""
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+    def encode(self, request: Request) -> dict[str, Any]:
+        """Tensors of one conversation, on the CPU; kept in the request."""
+        if request.encoded is None:
+            videos = {**request.videos_kwargs, "do_sample_frames": False} if request.videos else {}
+            if videos and hasattr(self.processor.video_processor, "cap_pixels_per_frame"):
+                videos["cap_pixels_per_frame"] = False  # sizes are ours; unset, some releases warn
+            if request.videos and request.metadata:
+                videos["video_metadata"] = [dict(one) for one in request.metadata]
+            # Tokenizers may not be entered by two threads at once.
+            with self._lock:
+                features = self._features(request, videos)
+            request.encoded = {key: self._tensor(value) for key, value in features.items() if key != "video_metadata"}
+        return request.encoded
+
+    def _features(self, request: Request, videos: dict[str, Any]) -> Any:
+        return self.processor(
+            text=[request.text],
+            images=[request.images] if request.images else None,
+            videos=request.videos or None,
+            return_tensors="pt",
+            **({"images_kwargs": request.images_kwargs} if request.images and request.images_kwargs else {}),
+            **({"videos_kwargs": videos} if videos else {}),
+        )
+
+    def _tensor(self, value: Any) -> Any:
+        import torch
+
+        value = torch.as_tensor(value)
+        # Pixels in the model's own format are half the memory that waits for the model.
+        return value.to(self._dtype) if value.is_floating_point() and value.ndim > 1 else value
+
+
 class TransformersEngine:
     """Loads a model with its processor and generates.
 
@@ -44,7 +92,6 @@ class TransformersEngine:
         import torch
 
         self._torch = torch
-        self._lock = threading.Lock()
         where = device if device == "auto" else pick_device(device)
         self._dtype = pick_dtype(dtype, "cuda" if where == "auto" else where)
         extra = {**options, **({} if attention is None else {"attn_implementation": attention})}
@@ -52,6 +99,8 @@ class TransformersEngine:
             model, model_class, device=where, dtype=self._dtype, revision=revision,
             trust_remote_code=trust_remote_code, **extra,
         )  # fmt: skip
+        self.encoder = Encoder(self.processor, self._dtype)
+        self.encode = self.encoder.encode
         self._temperature, self._top_p, self._seed = temperature, top_p, seed
         self._options = options
         generation = self._model.generation_config
@@ -80,35 +129,6 @@ class TransformersEngine:
             "repetition_penalty": self._repetition,
             "options": self._options,
         }
-
-    def encode(self, request: Request) -> dict[str, Any]:
-        """Tensors of one conversation, on the CPU; kept in the request."""
-        if request.encoded is None:
-            videos = {**request.videos_kwargs, "do_sample_frames": False} if request.videos else {}
-            if videos and hasattr(self.processor.video_processor, "cap_pixels_per_frame"):
-                videos["cap_pixels_per_frame"] = False  # sizes are ours; unset, some releases warn
-            if request.videos and request.metadata:
-                videos["video_metadata"] = [dict(one) for one in request.metadata]
-            # Tokenizers may not be entered by two threads at once.
-            with self._lock:
-                features = self._features(request, videos)
-            request.encoded = {key: self._tensor(value) for key, value in features.items() if key != "video_metadata"}
-        return request.encoded
-
-    def _features(self, request: Request, videos: dict[str, Any]) -> Any:
-        return self.processor(
-            text=[request.text],
-            images=[request.images] if request.images else None,
-            videos=request.videos or None,
-            return_tensors="pt",
-            **({"images_kwargs": request.images_kwargs} if request.images and request.images_kwargs else {}),
-            **({"videos_kwargs": videos} if videos else {}),
-        )
-
-    def _tensor(self, value: Any) -> Any:
-        value = self._torch.as_tensor(value)
-        # Pixels in the model's own format are half the memory that waits for the model.
-        return value.to(self._dtype) if value.is_floating_point() and value.ndim > 1 else value
 
     def generate(
         self, requests: Sequence[Request], *, max_tokens: int, schema: dict[str, Any] | None = None

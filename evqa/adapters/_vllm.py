@@ -12,6 +12,16 @@ from evqa.errors import MissingDependencyError, SetupError
 __all__ = ["VllmEngine"]
 
 
+class Encoder:
+    """Only the processor, for its chat template: vLLM preprocesses by itself."""
+
+    def __init__(self, processor: Any):
+        self.processor = processor
+
+    def encode(self, request: Request) -> None:
+        """Nothing."""
+
+
 class VllmEngine:
     """Hands rendered prompts with frames to ``vllm.LLM.generate``; vLLM preprocesses and batches by itself.
 
@@ -51,6 +61,8 @@ class VllmEngine:
             self.processor = AutoProcessor.from_pretrained(model, **common)
         except (OSError, ValueError, RuntimeError) as error:
             raise SetupError(f"vLLM cannot load {model!r} ({' '.join(str(error).split())[:400]})") from None
+        self.encoder = Encoder(self.processor)
+        self.encode = self.encoder.encode
         self._settings = {
             "name": "vllm", "dtype": dtype, "temperature": temperature, "top_p": top_p, "seed": seed,
             "options": options,
@@ -59,9 +71,6 @@ class VllmEngine:
     def settings(self) -> dict[str, Any]:
         """What can change an answer."""
         return self._settings
-
-    def encode(self, request: Request) -> None:
-        """Nothing: vLLM preprocesses."""
 
     def generate(
         self, requests: Sequence[Request], *, max_tokens: int, schema: dict[str, Any] | None = None

@@ -38,6 +38,8 @@ class Adapter(abc.ABC):
     batch_size: int = 1
     #: How many calls of :meth:`predict` may run at the same time, in threads; for models behind a network.
     concurrency: int = 1
+    #: How many processes :meth:`prepare` entries ahead of the model; 0: threads. The adapter is sent there by pickle.
+    workers: int = 0
     #: Whether records will say what they cost.
     has_prices: bool = False
 
@@ -48,7 +50,8 @@ class Adapter(abc.ABC):
     def prepare(self, row: Mapping[str, Any], task: str) -> Any:
         """Make an entry ready for :meth:`predict`: decode its clip, for example.
 
-        The engine calls this in threads, a few entries ahead of the model, so that decoding and answering overlap.
+        The engine calls this in threads or processes, a few entries ahead of the model, so that decoding and answering
+        overlap (:mod:`evqa.prefetch`).
 
         Args:
             row: A benchmark row (see :class:`evqa.types.Sample`).
