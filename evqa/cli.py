@@ -1,4 +1,4 @@
-"""The command line: ``evqa demo | run | score | compare | report | export | data``."""
+"""The command line: ``evqa demo | run | segment | score | compare | report | export | data``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import evqa
+from evqa import _cli_compare, _cli_segment
 from evqa.data_cli import add_data_commands, parse_options
 from evqa.errors import AdapterError, DataError, EvqaError
 
@@ -59,23 +60,26 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a model over a benchmark; the same command again continues it")
     run.add_argument("--model", required=True, metavar="ADAPTER[:MODEL]", help="see evqa data adapters")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the adapter")
+    run.add_argument("--base-url", metavar="URL", help="server of an adapter that asks one: the option base_url")
+    run.add_argument("--engine", choices=("transformers", "vllm"), help="of a local model: the option engine")
+    run.add_argument(
+        "--trust-remote-code", action="store_const", const=True,
+        help="run code that comes with the model; also needs --option revision=COMMIT",
+    )  # fmt: skip
     run.add_argument("--data", default="evqa/st_evidence", metavar="DATA", help=_REFERENCES)
     run.add_argument("--data-dir", type=Path, help="folder of the published files, for a corpus by name")
     run.add_argument("--split", default="test", help="split or slice, such as test[:100] (default: %(default)s)")
     run.add_argument("--task", choices=("gen", "mcq"), default="gen")
     run.add_argument("--out", required=True, type=Path, help="run folder")
     run.add_argument("--limit", type=_positive, help="only the first so many entries")
-    run.add_argument("--batch-size", type=_positive, help="entries at a time (default: what the adapter wants)")
-    run.add_argument("--retry-failed", action="store_true", help="run entries again whose record is a failure")
-    run.add_argument("--retries", type=int, default=3, help="tries after a passing failure (default: %(default)s)")
-    run.add_argument(
-        "--shard", type=_shard, metavar="I/N", help="only the I-th of N shares, for N machines and one folder"
-    )
+    _execution_arguments(run)
     run.add_argument(
         "--max-cost", type=float, metavar="AMOUNT", help="stop when the run has cost so much; needs prices"
     )
     run.add_argument("--dry-run", action="store_true", help="print the first request of one entry and send nothing")
     run.set_defaults(command=_run)
+
+    _cli_segment.add(commands, lambda parser: _reference_arguments(parser, intervals=False), _execution_arguments)
 
     score = commands.add_parser("score", help="score a run or a prediction file")
     _prediction_arguments(score)
@@ -84,12 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--json", type=Path, metavar="FILE", help="write all numbers, entry by entry")
     score.set_defaults(command=_score)
 
-    compare = commands.add_parser("compare", help="is B better than A? paired, clustered bootstrap and McNemar")
-    compare.add_argument("a", metavar="A", type=Path, help="run folder or prediction file")
-    compare.add_argument("b", metavar="B", type=Path)
-    _reference_arguments(compare)
-    compare.add_argument("--protocol", choices=("strict", "evqa-v1"), default="strict")
-    compare.set_defaults(command=_compare)
+    _cli_compare.add(commands, _reference_arguments)
 
     report = commands.add_parser("report", help="write a page that shows the evidence; opens without a server")
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders or prediction files")
@@ -108,12 +107,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _reference_arguments(parser: argparse.ArgumentParser) -> None:
+def _execution_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=_positive, help="entries at a time (default: what the model wants)")
+    parser.add_argument("--retry-failed", action="store_true", help="run entries again whose record is a failure")
+    parser.add_argument("--retries", type=int, default=3, help="tries after a passing failure (default: %(default)s)")
+    parser.add_argument(
+        "--shard", type=_shard, metavar="I/N", help="only the I-th of N shares, for N machines and one folder"
+    )
+
+
+def _reference_arguments(parser: argparse.ArgumentParser, *, intervals: bool = True) -> None:
     parser.add_argument("--references", metavar="DATA", help=_REFERENCES + " Default: what the run was made on.")
     parser.add_argument("--data-dir", type=Path, help="folder of the published files, for a corpus by name")
     parser.add_argument("--split", help="split or slice of the references")
     parser.add_argument("--task", choices=("gen", "mcq"), help="default: the run's, or what the file holds")
-    parser.add_argument("--bootstrap", type=int, default=1000, help="resamplings for intervals (default: %(default)s)")
+    if intervals:
+        parser.add_argument("--bootstrap", type=int, default=1000, help="resamplings (default: %(default)s)")
 
 
 def _prediction_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,24 +175,39 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from evqa.adapters import load_adapter
-    from evqa.engine import run
+    from evqa.engine import View, run
 
-    adapter = load_adapter(arguments.model, **parse_options(arguments.option))
+    flags = {name: getattr(arguments, name) for name in ("base_url", "engine", "trust_remote_code")}
+    options = {name: value for name, value in flags.items() if value is not None}
+    adapter = load_adapter(arguments.model, **options, **parse_options(arguments.option))
     name, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task)
     if arguments.dry_run:
-        entry = adapter.prepare(rows[0], arguments.task)
+        entry = adapter.prepare(View(adapter, rows)[0], arguments.task)
         print(json.dumps(adapter.show_request(entry, arguments.task), indent=1, ensure_ascii=False, default=str))
         return 0
     if arguments.max_cost is not None and not adapter.has_prices:
         raise AdapterError("--max-cost needs the prices of the model: --option prices=FILE")
-    rank, world_size = arguments.shard or (None, None)
     result = run(
         adapter, rows, arguments.out, task=arguments.task, data_name=name, limit=arguments.limit,
-        notes={"data_dir": _folder_of(arguments)}, batch_size=arguments.batch_size, retries=arguments.retries,
-        retry_failed=arguments.retry_failed, max_cost=arguments.max_cost, rank=rank, world_size=world_size,
+        notes={"data_dir": _folder_of(arguments.data, arguments.data_dir)}, max_cost=arguments.max_cost,
+        **execution_options(arguments),
     )  # fmt: skip
     adapter.close()
-    print(f"{result.done} entries run, {result.skipped} were recorded before, {result.failed} failed: {arguments.out}")
+    return finish(result, arguments.out)
+
+
+def execution_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to run, as :func:`evqa.engine.run` takes it."""
+    rank, world_size = arguments.shard or (None, None)
+    return {
+        "batch_size": arguments.batch_size, "retries": arguments.retries, "retry_failed": arguments.retry_failed,
+        "rank": rank, "world_size": world_size,
+    }  # fmt: skip
+
+
+def finish(result: Any, out: Path) -> int:
+    """Say what came of a run, and its exit code."""
+    print(f"{result.done} entries run, {result.skipped} were recorded before, {result.failed} failed: {out}")
     if result.interrupted:
         print("evqa: interrupted; the same command continues the run", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -192,9 +216,9 @@ def _run(arguments: argparse.Namespace) -> int:
     return EXIT_INCOMPLETE if result.failed or result.out_of_money else 0
 
 
-def _folder_of(arguments: argparse.Namespace) -> str | None:
+def _folder_of(data: str | None, data_dir: Path | None) -> str | None:
     """Where the data lie, so that scoring can find them again from any folder."""
-    folder = Path(arguments.data) if Path(arguments.data).is_dir() else arguments.data_dir
+    folder = Path(data) if data is not None and Path(data).is_dir() else data_dir
     return None if folder is None else str(folder.resolve())
 
 
@@ -203,7 +227,7 @@ def _score(arguments: argparse.Namespace) -> int:
     from evqa.report import breakdown_table, score_table, to_json
     from evqa.scoring import PROTOCOLS, breakdown, score
 
-    rows, task = _references(arguments, [arguments.predictions])
+    rows, task, _ = load_references(arguments, [arguments.predictions])
     results = {}
     for protocol in PROTOCOLS if arguments.protocol == "both" else [arguments.protocol]:
         predictions = load_predictions(arguments.predictions, masks=arguments.masks, exact=protocol == "evqa-v1")
@@ -229,33 +253,12 @@ def _score(arguments: argparse.Namespace) -> int:
     return 0 if complete else EXIT_INCOMPLETE
 
 
-def _compare(arguments: argparse.Namespace) -> int:
-    from evqa.predictions import load_predictions
-    from evqa.report import compare_table
-    from evqa.scoring import compare, score
-
-    rows, task = _references(arguments, [arguments.a, arguments.b])
-    scores = [
-        score(
-            load_predictions(path, exact=arguments.protocol == "evqa-v1"),
-            rows,
-            arguments.protocol,
-            task=task,
-            bootstrap=0,
-        )
-        for path in (arguments.a, arguments.b)
-    ]
-    print(f"protocol {arguments.protocol}; A = {arguments.a}, B = {arguments.b}; difference is B - A in points\n")
-    print(compare_table(compare(*scores, resamples=max(1, arguments.bootstrap) * 10), "A", "B"))
-    return 0 if all(one.complete for one in scores) else EXIT_INCOMPLETE
-
-
 def _report(arguments: argparse.Namespace) -> int:
     from evqa.predictions import load_predictions
     from evqa.report import write_report
 
-    rows, task = _references(arguments, arguments.runs)
-    names = _distinct_names(arguments.runs)
+    rows, task, _ = load_references(arguments, arguments.runs)
+    names = distinct_names(arguments.runs)
     runs = {
         name: load_predictions(path, masks=arguments.masks) for name, path in zip(names, arguments.runs, strict=True)
     }
@@ -272,7 +275,7 @@ def _export(arguments: argparse.Namespace) -> int:
     from evqa.export import export_original
     from evqa.predictions import load_predictions
 
-    rows, task = _references(arguments, [arguments.predictions])
+    rows, task, _ = load_references(arguments, [arguments.predictions])
     print(export_original(load_predictions(arguments.predictions), arguments.to, references=rows, task=task or "gen"))
     return 0
 
@@ -297,8 +300,14 @@ def _load(data: str, data_dir: Path | None, split: str | None, task: str, **opti
     return {"name": name, "config": config, "split": split}, rows
 
 
-def _references(arguments: argparse.Namespace, paths: Sequence[Path]) -> tuple[Any, str | None]:
-    """The references to score against, and the task: as asked, or as the run says."""
+def load_references(
+    arguments: argparse.Namespace, paths: Sequence[Path], *, limited: bool = True
+) -> tuple[Any, str | None, dict[str, Any]]:
+    """The references to score against, the task, and what the references are called; as asked, or as the run says.
+
+    The last has ``name``, ``config``, ``split``, ``data_dir``, and ``limit`` if the runs were limited to the first so
+    many. ``limited``: leave out what is beyond that.
+    """
     from evqa.engine import describe_data
     from evqa.errors import PredictionError
     from evqa.runlog import RunLog
@@ -310,22 +319,24 @@ def _references(arguments: argparse.Namespace, paths: Sequence[Path]) -> tuple[A
     manifest = next(iter(manifests.values()), None)
     task = arguments.task or (manifest["task"] if manifest else None)
     if arguments.references is not None:
-        _, rows = _load(arguments.references, arguments.data_dir, arguments.split, task or "gen")
+        data, folder, split = arguments.references, arguments.data_dir, arguments.split
     elif manifest is not None:
-        made_on, notes = manifest["data"], manifest.get("notes", {})
-        folder = arguments.data_dir or notes.get("data_dir")
+        made_on = manifest["data"]
         data = f"{made_on.get('name')}:{made_on.get('config')}"
-        _, rows = _load(data, folder and Path(folder), arguments.split or made_on.get("split"), task or "gen")
+        folder = arguments.data_dir or manifest.get("notes", {}).get("data_dir")
+        split = arguments.split or made_on.get("split")
     else:
         raise DataError("a prediction file does not say what it was made on: pass --references")
+    called, rows = _load(data, folder and Path(folder), split, task or "gen")
     asked = describe_data(rows)["fingerprint"]
     for path, one in manifests.items():
         if arguments.split is None and one["data"]["fingerprint"] != asked:
             raise DataError("the run was made on other data than these references", file=path)
     limits = {one["data"].get("limit") for one in manifests.values()}
-    if len(limits) == 1 and (limit := limits.pop()):
+    limit = limits.pop() if len(limits) == 1 else None
+    if limited and limit:
         rows = rows.select(range(min(limit, len(rows))))
-    return rows, task
+    return rows, task, {**called, "data_dir": _folder_of(data, folder and Path(folder)), "limit": limit}
 
 
 def _groups(rows: Any, column: str) -> dict[str, Any]:
@@ -344,7 +355,7 @@ def _groups(rows: Any, column: str) -> dict[str, Any]:
     return groups
 
 
-def _distinct_names(paths: Sequence[Path]) -> list[str]:
+def distinct_names(paths: Sequence[Path]) -> list[str]:
     """Short names of runs; longer where the last part alone does not tell them apart."""
     names = [path.resolve().name if path.is_dir() else path.stem for path in paths]
     if len(set(names)) < len(names):

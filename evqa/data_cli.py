@@ -26,7 +26,8 @@ def add_data_commands(commands: Any) -> None:
     data = commands.add_parser("data", help="list, describe, inspect, validate and show corpora")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="corpora and their configs").set_defaults(command=_list)
-    actions.add_parser("adapters", help="model adapters").set_defaults(command=_adapters)
+    for package, text in (("adapters", "model adapters"), ("segmenters", "what turns expressions into masks")):
+        actions.add_parser(package, help=text).set_defaults(command=_plugins, package=package)
     info = actions.add_parser("info", help="what a corpus holds, the layouts that are read, its terms and its columns")
     info.add_argument("name", metavar="NAME")
     info.set_defaults(command=_info)
@@ -81,11 +82,11 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _adapters(arguments: argparse.Namespace) -> int:
-    from evqa.adapters import adapter_names
+def _plugins(arguments: argparse.Namespace) -> int:
+    from evqa._plugins import plugin_names, plugin_summary
 
-    for name in adapter_names():
-        print(f"{name:15} {_first_line(f'evqa.adapters.{name}')}")
+    for name in plugin_names(arguments.package):
+        print(f"{name:15} {plugin_summary(arguments.package, name)}")
     return 0
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from scripted_server import ScriptedServer, sleeping
 
 from evqa.adapters import load_adapter
-from evqa.adapters._api import Budget, Prices, redacted, retry_after
+from evqa.adapters._api import Budget, Prices, redacted, retry_after, without_secrets
 from evqa.engine import run
 from evqa.errors import AdapterError, DataError, SetupError
 from evqa.prompts import load_prompts
@@ -145,6 +145,11 @@ def test_the_request_can_be_shown_without_sending_it(rows, capsys):
     assert "question 0" in shown
     assert KEY not in shown
     assert len(shown) < 5000
+    held = load_adapter("openai:m", base_url="http://127.0.0.1:9/v1", structured=True)
+    assert held.show_request(held.prepare(rows[0], "gen"), "gen")["response_format"]["type"] == "json_schema"
+    large = load_adapter("gemini", base_url="http://127.0.0.1:9", inline_limit=10)  # nothing is uploaded for a look
+    shown = large.show_request(large.prepare(rows[0], "gen"), "gen")
+    assert "response_json_schema" in shown["config"]
 
 
 # --------------------------------------------------------------------------------- what can come back
@@ -157,6 +162,7 @@ def test_the_request_can_be_shown_without_sending_it(rows, capsys):
         (chat(42), "parse_failed"), ((200, {}, {"choices": []}), "transient_error"), ((200, {}, {"error": "busy"}), "transient_error"),
         ((200, {}, b'{"choices": [{"mess'), "transient_error"), ((200, {"Content-Type": "text/html"}, b"<html>gateway</html>"), "transient_error"),
         ((500, {}, {"error": {"message": "boom"}}), "transient_error"), ((503, {}, b""), "transient_error"),
+        ((400, {}, {"error": {"message": "flagged", "code": "content_policy_violation"}}), "refused"),
         ((400, {}, {"error": {"message": "too many images"}}), "adapter_error"), ((413, {}, b""), "adapter_error"),
         (("cut", {}, b""), "transient_error"),
     ],
@@ -175,6 +181,30 @@ def test_a_cut_reply_is_asked_for_once_more_with_twice_as_much(rows, tmp_path):
     assert [body["max_tokens"] for _, _, body, _ in server.requests] == [50, 100]
     assert got.answer == "B"
     assert got.usage == {"input_tokens": 200, "output_tokens": 20}  # both are paid for
+
+
+def test_a_retry_goes_on_where_it_failed_and_every_reply_is_paid_for_once(rows, tmp_path):
+    """Three questions; the second is answered at the third try. Five requests, three replies, all in the record."""
+    script = iter([chat("A"), (500, {}, {}), ("cut", {}, b""), chat("C"), chat("Image D")])
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("m: {input: 10000.0, output: 0}\n")
+    with ScriptedServer(lambda *_: next(script)) as server:
+        got = go(server.url, rows[:1], tmp_path / "a", task="mcq", prices=str(prices)).log.predictions()["e000"]
+    assert (got.answer, got.temporal_choice, got.spatial_choice) == ("A", "C", "D")
+    assert len(server.requests) == 5
+    assert got.usage["cost"] == pytest.approx(3.0)
+    script = iter([chat("A"), *[(500, {}, {})] * 3])
+    with ScriptedServer(lambda *_: next(script)) as server:
+        run_ = go(server.url, rows[:1], tmp_path / "b", task="mcq", prices=str(prices))
+    lost = run_.log.predictions()["e000"]
+    assert (lost.status, lost.usage["cost"]) == ("transient_error", pytest.approx(1.0))
+    script = iter([chat("A"), chat("C"), chat("Image D")])
+    with ScriptedServer(lambda *_: next(script)) as server:
+        adapter = load_adapter("openai:m", base_url=f"{server.url}/v1", prices=str(prices))
+        log = run_.log
+        assert log.spent() == pytest.approx(1.0)
+        again = run(adapter, rows[:1], tmp_path / "c", task="mcq", retry_failed=True, progress=False)
+    assert again.log.spent() == pytest.approx(3.0)
 
 
 def test_slow_servers_time_out(rows, tmp_path):
@@ -254,6 +284,14 @@ def test_a_cap_on_spend(rows, tmp_path):
         assert len(server.requests) == first.done  # everything that was paid for is recorded
         again = run(load_adapter("openai:m", **options), many, tmp_path / "run", progress=False, max_cost=1.0)
         assert again.done <= 2  # what was spent before counts
+    with (
+        pytest.raises(SetupError, match="tokens"),
+        ScriptedServer(lambda *_: (200, {}, {**chat(GOOD)[2], "usage": None})) as server,
+    ):
+        go(server.url, rows[:1], tmp_path / "untold", prices=str(prices))  # a cap that nobody could keep
+    prices.write_text("m: {input: -1.0, output: .nan}\n")
+    with pytest.raises(AdapterError, match="price table"):
+        load_adapter("openai:m", base_url="http://x/v1", prices=str(prices))
     with pytest.raises(AdapterError, match="price table"):
         load_adapter("openai:m", base_url="http://x/v1", prices=str(tmp_path / "none.yaml"))
 
@@ -297,6 +335,7 @@ def test_small_things(tmp_path):
     assert redacted(f"bad key {KEY}") == "bad key ***"
     assert redacted("http://me:pw@host/v1") == "http://***@host/v1"
     assert redacted("token abc", "abc") == "token ***"
+    assert without_secrets("https://me:pw@host:8000/v1?api-key=abc") == "https://host:8000/v1"
     assert Prices(None).cost("m", {}) is None
 
 
@@ -368,6 +407,38 @@ def test_gemini_uploads_large_clips_and_deletes_them(rows, tmp_path):
     file = asked["contents"][0]["parts"][0]["fileData"]
     assert (file.get("fileUri") or file.get("file_uri")) == "https://files/abc", file
     assert server.requests[-1][0] == "DELETE"
+
+    state = iter(["ACTIVE", "ACTIVE"])
+    calls = iter([(500, {}, {"error": {"code": 500, "message": "x"}}), candidates("B")])
+
+    def flaky(method, path, body):
+        return next(calls) if path.endswith("generateContent") else answer(method, path, body)
+
+    with ScriptedServer(flaky) as server:
+        got = go(server.url, rows[:1], tmp_path / "again", name="gemini", inline_limit=10).log.predictions()["e000"]
+    assert got.status == "ok", got.detail
+    assert [method for method, *_ in server.requests].count("DELETE") == 2  # also after a failure
+
+
+def test_a_failed_upload_is_tried_again(rows, tmp_path):
+    script = iter([(503, {}, {"error": {"code": 503, "message": "x"}}), None])
+
+    def answer(method, path, body):
+        if path.startswith("/upload") and isinstance(body, dict):
+            bad = next(script, None)
+            return bad or (200, {"X-Goog-Upload-URL": f"{server.url}/upload/put", "x-goog-upload-status": "active"}, {})
+        if path.startswith("/upload"):
+            file = {"name": "files/abc", "uri": "https://files/abc", "mimeType": "video/mp4", "state": "ACTIVE"}
+            return 200, {"x-goog-upload-status": "final"}, {"file": file}
+        return (200, {}, {}) if method == "DELETE" else candidates("B")
+
+    pauses = []
+    with ScriptedServer(answer) as server:
+        got = go(server.url, rows[:1], tmp_path, name="gemini", inline_limit=10, pauses=pauses).log.predictions()[
+            "e000"
+        ]
+    assert got.status == "ok", got.detail
+    assert len(pauses) == 1
 
 
 @pytest.mark.parametrize(
