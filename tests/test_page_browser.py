@@ -13,6 +13,7 @@ from evqa.types import Prediction
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 sync_api = pytest.importorskip("playwright.sync_api")
+expect = sync_api.expect
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 FLAGS = (
@@ -86,7 +87,7 @@ def test_plays_pauses_and_seeks(page, demo):
     page.wait_for_function("() => !document.querySelector('.stage video').paused")
     start = page.evaluate("document.querySelector('.stage video').currentTime")
     page.wait_for_function(f"() => document.querySelector('.stage video').currentTime !== {start}")
-    assert entry.locator(".play").inner_text() == "Pause"
+    expect(entry.locator(".play")).to_have_text("Pause")
     entry.locator(".play").click()
     page.wait_for_function("() => document.querySelector('.stage video').paused")
     box = entry.locator(".timeline .lane").first.bounding_box()
@@ -96,7 +97,7 @@ def test_plays_pauses_and_seeks(page, demo):
     assert page.evaluate("document.querySelector('.stage video').currentTime") == pytest.approx(
         0.75 * duration, abs=0.2
     )
-    assert entry.locator(".time").inner_text().startswith(f"{0.75 * duration:.1f} s")
+    expect(entry.locator(".time")).to_contain_text(f"{0.75 * duration:.1f} s")
 
 
 def test_keyboard_moves_by_one_frame(page, demo):
@@ -152,7 +153,7 @@ def test_switching_the_run_changes_answers_and_masks(page, demo):
     first(page)
     page.get_by_role("button", name="oracle").click()
     page.wait_for_selector("#entries > li:first-child .chips")
-    assert "answer right" in page.locator("#entries > li").first.locator(".chips").inner_text()
+    expect(page.locator("#entries > li").first.locator(".chips")).to_contain_text("answer right")
     assert page.get_by_role("button", name="oracle").get_attribute("aria-pressed") == "true"
 
 
@@ -197,16 +198,15 @@ def test_no_clip_hostile_text_and_failures(page, tmp_path):
     path = write_report({"odd": predictions}, rows, tmp_path / "page", task="gen", bootstrap=0)
     page.goto(path.as_uri())
     entry = first(page)
-    assert entry.locator("h3").inner_text().startswith("<img")
+    expect(entry.locator("h3")).to_contain_text("<img")
     assert page.evaluate("window.hacked") is None
     assert painted(page)[0] > 0  # masks on black
     entry.locator(".play").click()
-    page.wait_for_timeout(300)
-    assert float(entry.locator(".timeline").get_attribute("aria-valuenow")) > 0
-    assert "refused" in page.locator("#entries > li").nth(1).inner_text()
+    page.wait_for_function("() => Number(document.querySelector('.timeline').getAttribute('aria-valuenow')) > 0")
+    # Not inner_text(): an entry that is off screen is not laid out, and has no inner text until it is.
+    expect(page.locator("#entries > li").nth(1)).to_contain_text("refused")
     page.locator("#entries > li").nth(3).scroll_into_view_if_needed()
-    page.wait_for_selector("#entries > li:nth-child(4) .note")
-    assert "missing" in page.locator("#entries > li").nth(3).inner_text()
+    expect(page.locator("#entries > li").nth(3)).to_contain_text("missing")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (1200, "dark")])
