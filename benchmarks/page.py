@@ -19,11 +19,11 @@ from evqa.report import write_report
 from evqa.report.page import page_size
 from evqa.types import Prediction
 
-FLAGS = "--no-sandbox --disable-gpu --enable-precise-memory-info --js-flags=--expose-gc".split()
+FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
 
 
 def rows_and_runs(count: int, runs: int) -> tuple[list[dict], dict[str, dict[str, Prediction]]]:
-    """``count`` entries and, for each run, predictions that are right, shifted in time, or masked half of the frames."""
+    """``count`` entries and, for each run, predictions of which some are right, shifted, or sparse."""
     sample = list(evqa.load_dataset("st_evidence", "sample", split="test"))
     rows = [{**sample[i % len(sample)], "entry_id": f"entry_{i:04d}"} for i in range(count)]
     said: dict[str, dict[str, Prediction]] = {f"run {n}": {} for n in range(runs)}
@@ -59,8 +59,8 @@ def measure(address: str) -> dict[str, float]:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.add_init_script(
-            "window.tasks = []; new PerformanceObserver(l => tasks.push(...l.getEntries().map(e => [e.startTime, e.duration])))"
-            ".observe({type: 'longtask', buffered: true});"
+            "window.tasks = []; new PerformanceObserver(list => tasks.push(...list.getEntries()"
+            ".map(e => [e.startTime, e.duration]))).observe({type: 'longtask', buffered: true});"
         )
         began = time.perf_counter()
         page.goto(address)

@@ -47,7 +47,7 @@ def entry_data(
     """
     entry_id = row["entry_id"]
     metadata = json.loads(row.get("metadata") or "{}")
-    masks, every = _masks(row.get("masks") or [])
+    masks = _masks(row.get("masks") or [])
     light = {
         "id": entry_id,
         "video_id": row["video_id"],
@@ -63,8 +63,8 @@ def entry_data(
         "runs": [],
     }
     full: dict[str, Any] = {
-        "truth": {"segments": row["segments"] or [], "masks": masks, "every": every},
-        "size": masks[0]["s"] if masks else None,
+        "truth": {"segments": row["segments"] or [], **masks},
+        "size": masks["masks"][0]["s"] if masks["masks"] else None,
         "runs": [],
     }
     for name, predictions in runs.items():
@@ -72,12 +72,10 @@ def entry_data(
         scores = scored[name][STRICT].entry(entry_id)
         problems = scores.problems or ([said.detail] if said.detail else [])
         light["runs"].append(_said(said, scores.values, row["candidates"], len(problems)))
-        masks, every = _masks(said.masks)
         full["runs"].append(
             {
                 "segments": said.segments,
-                "masks": masks,
-                "every": every,
+                **_masks(said.masks),
                 "expressions": said.referring_expressions,
                 "raw_text": _shortened(said.raw_text),
                 "problems": problems,
@@ -127,8 +125,12 @@ def _shortened(text: str | None) -> str | None:
     return f"{text[:TEXT_BUDGET]}\n… and {len(text) - TEXT_BUDGET:,} more characters, which the page leaves out"
 
 
-def _masks(masks: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], int]:
-    """Masks that can be drawn, and how many frames each stands for: 1 unless they are over :data:`MASK_BUDGET`."""
+def _masks(masks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The masks that can be drawn, thinned to :data:`MASK_BUDGET`.
+
+    Returns:
+        ``masks``; ``every``: one of how many frames is kept; ``hold``: for how many frames each mask is shown.
+    """
     out = []
     for mask in masks:
         rle = mask["rle"]
@@ -138,16 +140,16 @@ def _masks(masks: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], in
             out.append({"f": mask["frame"], "s": list(rle["size"]), "c": text})
     total = sum(len(mask["c"]) for mask in out)
     if total <= MASK_BUDGET:
-        return out, 1
+        return {"masks": out, "every": 1, "hold": 1}
     frames = sorted({mask["f"] for mask in out})
     every = math.ceil(total / MASK_BUDGET)
     while True:  # frames differ in size: keep fewer until those that are kept fit
-        kept = set(frames[::every])
-        chosen = [mask for mask in out if mask["f"] in kept]
+        kept = frames[::every]
+        chosen = [mask for mask in out if mask["f"] in set(kept)]
         if sum(len(mask["c"]) for mask in chosen) <= MASK_BUDGET:
-            return chosen, every
+            return {"masks": chosen, "every": every, "hold": kept[1] - kept[0] if len(kept) > 1 else frames[-1] + 1}
         if every >= len(frames):
-            return [], every  # even one frame is too large
+            return {"masks": [], "every": every, "hold": 1}  # even one frame is too large
         every = min(2 * every, len(frames))
 
 

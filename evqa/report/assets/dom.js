@@ -4,11 +4,11 @@ const evqaDom = (() => {
   /* Blue is the reference everywhere. A run has one colour on the whole page; each is told from the reference, and where
      masks overlap from the other runs, by its pattern and its label too. */
   const RUN_COLOURS = [
-    { ink: "#c2410c", dark: "#ff9a5c", rgb: [234, 88, 12] },
-    { ink: "#0f766e", dark: "#4fd1c5", rgb: [13, 148, 136] },
+    { ink: "#b23a0a", dark: "#ff9a5c", rgb: [234, 88, 12] },
+    { ink: "#0b625b", dark: "#4fd1c5", rgb: [13, 148, 136] },
     { ink: "#a21caf", dark: "#e27bf0", rgb: [192, 38, 211] },
-    { ink: "#4d7c0f", dark: "#a8d65b", rgb: [101, 163, 13] },
-    { ink: "#92600a", dark: "#e8b84a", rgb: [180, 118, 10] },
+    { ink: "#3f660c", dark: "#a8d65b", rgb: [101, 163, 13] },
+    { ink: "#7f5107", dark: "#e8b84a", rgb: [180, 118, 10] },
     { ink: "#5b5f6b", dark: "#aab1c0", rgb: [110, 116, 130] },
   ];
 

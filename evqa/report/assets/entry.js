@@ -110,9 +110,11 @@ const evqaEntry = (() => {
       entry.duration ? element("span", "", evqaDom.seconds(entry.duration)) : null, copy);
   }
 
-  function notes(said, full) {
+  function notes(said, full, truth) {
     const out = (said.status === "ok" ? [] : [said.status]).concat(full.problems).map((problem) => element("p", "note", problem));
-    if (full.every > 1) out.push(element("p", "meta", `This run's masks are large: the page keeps every ${full.every}th frame. Scores use all.`));
+    for (const [side, words] of [[full, "The run's"], [truth, "The reference's"]]) {
+      if (side.every > 1) out.push(element("p", "meta", `${words} masks are large: the page keeps one of ${side.every} frames. Scores use all.`));
+    }
     if (full.expressions.length) out.push(element("p", "meta", "Objects named: " + full.expressions.join("; ")));
     if (full.raw_text) out.push(node("details", {}, element("summary", "", "What the system wrote"), element("pre", "", full.raw_text)));
     return out;
@@ -132,12 +134,12 @@ const evqaEntry = (() => {
       for (const [text, tone] of verdict) list.append(element("li", tone, `${index.runs[run].name}: ${text}`));
       if (verdict.length) right.append(list);
     }
-    right.append(...notes(said, full));
+    right.append(...notes(said, full, evidence.truth));
     const article = node("article", { class: "entry" + (sideBySide ? " wide" : ""), "aria-labelledby": heading.id, tabindex: -1 }, left, right);
     item.replaceChildren(article);
     const grounded = !evidence.temporal_options;
     const runs = evidence.runs.map((one, i) => ({
-      name: index.runs[i].name, colour: `var(--run-${i})`, rgb: runColour(i).rgb, segments: one.segments, masks: one.masks, every: one.every,
+      name: index.runs[i].name, colour: `var(--run-${i})`, rgb: runColour(i).rgb, segments: one.segments, masks: one.masks, hold: one.hold,
       current: i === run, grounded,
     }));
     const view = { clip: entry.clip, poster: entry.poster, fps: entry.fps, duration: entry.duration, size: evidence.size || entry.size, video_id: entry.video_id, truth: evidence.truth };

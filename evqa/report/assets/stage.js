@@ -5,6 +5,7 @@
 const evqaStage = (() => {
   const { element, node, button, seconds } = evqaDom;
   const CACHE = 48; /* painted masks kept */
+  const COPY_WIDTH = 640; /* pixels of a panel that copies the video */
   const FALLBACK_FPS = 6; /* of masks without a clip */
 
   function part(value, duration) {
@@ -31,21 +32,21 @@ const evqaStage = (() => {
   }
 
   /* Frames with masks as spans of time, for the thin lanes. */
-  function spans(masks, fps, every) {
+  function spans(masks, fps, hold) {
     const out = [];
     for (const f of [...new Set(masks.map((m) => m.f))].sort((a, b) => a - b)) {
-      const last = out[out.length - 1], end = (f + every) / fps;
+      const last = out[out.length - 1], end = (f + hold) / fps;
       if (last && f / fps <= last[1] + 1e-6) last[1] = end;
       else out.push([f / fps, end]);
     }
     return out;
   }
 
-  /* Masks by frame. Where the page keeps only every n-th frame, a mask stands for the frames up to the next one. */
-  function byFrame(masks, every) {
+  /* Masks by frame. A mask stands for so many frames: 1, or more where the page keeps only some of the masks. */
+  function byFrame(masks, hold) {
     const out = new Map();
     for (const mask of masks) {
-      for (let f = mask.f; f < mask.f + every; f++) {
+      for (let f = mask.f; f < mask.f + hold; f++) {
         if (!out.has(f)) out.set(f, []);
         out.get(f).push(mask);
       }
@@ -59,8 +60,8 @@ const evqaStage = (() => {
   }
 
   class Stage {
-    /* entry: {clip, poster, fps, duration, size, video_id, truth: side}; runs: [{name, colour, rgb, segments, masks, every,
-       current, grounded}], where a side is {segments, masks: [{f, c, s}], every}. A run that is not grounded (a mere
+    /* entry: {clip, poster, fps, duration, size, video_id, truth: side}; runs: [{name, colour, rgb, segments, masks, hold,
+       current, grounded}], where a side is {segments, masks: [{f, c, s}], hold}. A run that is not grounded (a mere
        choice) has no layer and no lane. options: {shown: {truth, said}, sideBySide}. */
     constructor(parent, entry, runs, options) {
       this.entry = entry;
@@ -68,8 +69,8 @@ const evqaStage = (() => {
       this.shown = options.shown;
       this.fps = entry.fps || FALLBACK_FPS;
       this.duration = entry.duration || lastMoment([entry.truth, ...this.runs], this.fps);
-      this.truth = { name: "truth", rgb: evqaDom.TRUTH.rgb, frames: byFrame(entry.truth.masks, entry.truth.every || 1) };
-      this.layers = this.runs.map((run) => ({ name: run.name, rgb: run.rgb, frames: byFrame(run.masks, run.every || 1), current: run.current }));
+      this.truth = { name: "truth", rgb: evqaDom.TRUTH.rgb, frames: byFrame(entry.truth.masks, entry.truth.hold || 1) };
+      this.layers = this.runs.map((run) => ({ name: run.name, rgb: run.rgb, frames: byFrame(run.masks, run.hold || 1), current: run.current }));
       this.painted = new Map();
       this.time = 0;
       this.frame = -1;
@@ -96,8 +97,8 @@ const evqaStage = (() => {
         stage.append(this.makeVideo(stage));
       } else {
         panel.copy = element("canvas", "copy");
-        panel.copy.width = overlay.width;
-        panel.copy.height = overlay.height;
+        panel.copy.width = COPY_WIDTH;
+        panel.copy.height = Math.round((COPY_WIDTH * size[0]) / size[1]);
         panel.copy.setAttribute("aria-hidden", "true");
         stage.append(panel.copy);
       }
@@ -173,11 +174,11 @@ const evqaStage = (() => {
         "aria-valuemin": 0, "aria-valuemax": duration.toFixed(2),
       }));
       line.append(lane("var(--truth)", "reference", entry.truth.segments, duration));
-      if (this.truth.frames.size) line.append(lane("var(--truth)", "", spans(entry.truth.masks, fps, entry.truth.every || 1), duration, "thin"));
+      if (this.truth.frames.size) line.append(lane("var(--truth)", "", spans(entry.truth.masks, fps, entry.truth.hold || 1), duration, "thin"));
       for (const run of this.runs) {
         const quiet = run.current ? "" : " quiet";
         line.append(lane(run.colour, this.runs.length > 1 ? run.name : "prediction", run.segments, duration, quiet));
-        if (run.masks.length) line.append(lane(run.colour, "", spans(run.masks, fps, run.every || 1), duration, "thin" + quiet));
+        if (run.masks.length) line.append(lane(run.colour, "", spans(run.masks, fps, run.hold || 1), duration, "thin" + quiet));
       }
       const scale = element("div", "scale");
       for (const share of [0, 0.25, 0.5, 0.75, 1]) {
@@ -270,7 +271,12 @@ const evqaStage = (() => {
     copyPicture() {
       const ready = this.video && this.video.readyState >= 2, picture = ready ? this.video : this.poster;
       if (!picture || (!ready && !picture.naturalWidth)) return;
-      for (const { copy } of this.panels) if (copy) copy.getContext("2d").drawImage(picture, 0, 0, copy.width, copy.height);
+      const width = ready ? picture.videoWidth : picture.naturalWidth, height = ready ? picture.videoHeight : picture.naturalHeight;
+      for (const { copy } of this.panels) {
+        if (!copy) continue;
+        const scale = Math.min(copy.width / width, copy.height / height); /* as object-fit: contain does it for the video */
+        copy.getContext("2d").drawImage(picture, (copy.width - scale * width) / 2, (copy.height - scale * height) / 2, scale * width, scale * height);
+      }
     }
 
     draw(force) {
