@@ -1,4 +1,4 @@
-"""The command line: ``evqa demo | run | score | compare | report | export | data``."""
+"""The command line: ``evqa demo | run | score | compare | report | figure | export | data``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import evqa
 from evqa.errors import AdapterError, DataError, EvqaError
+from evqa.sharing_cli import add_sharing_commands
 
 __all__ = ["main"]
 
@@ -88,14 +89,19 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("b", metavar="B", type=Path)
     _reference_arguments(compare)
     compare.add_argument("--protocol", choices=("strict", "evqa-v1"), default="strict")
+    compare.add_argument("--latex", action="store_true", help="print a LaTeX table (booktabs)")
     compare.set_defaults(command=_compare)
 
     report = commands.add_parser("report", help="write a page that shows the evidence; opens without a server")
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders or prediction files")
     report.add_argument("--out", type=Path, help="folder of the page (default: RUN/report)")
     report.add_argument("--masks", type=Path, help="folder of mask PNGs, for one prediction file")
+    report.add_argument("--clip-mb", type=float, default=16, metavar="MB",
+                        help="larger clips are made smaller; 0 leaves clips out (default: %(default)s)")  # fmt: skip
     _reference_arguments(report)
     report.set_defaults(command=_report)
+
+    add_sharing_commands(commands, _reference_arguments)
 
     export = commands.add_parser("export", help="write predictions as the original release's files")
     export.add_argument("predictions", metavar="RUN", type=Path)
@@ -243,7 +249,7 @@ def _score(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from evqa.predictions import load_predictions
-    from evqa.report import compare_table
+    from evqa.report import compare_latex, compare_table
     from evqa.scoring import compare, score
 
     rows, task = _references(arguments, [arguments.a, arguments.b])
@@ -257,6 +263,12 @@ def _compare(arguments: argparse.Namespace) -> int:
         )
         for path in (arguments.a, arguments.b)
     ]
+    if arguments.latex:
+        comparison = compare(*scores, resamples=max(1, arguments.bootstrap) * 10)
+        names = _distinct_names([arguments.a, arguments.b])
+        caption = f"Protocol {arguments.protocol}; {scores[0]['num_samples']} entries; paired bootstrap over videos."
+        print(compare_latex(comparison, *names, caption=caption))
+        return 0 if all(one.complete for one in scores) else EXIT_INCOMPLETE
     print(f"protocol {arguments.protocol}; A = {arguments.a}, B = {arguments.b}; difference is B - A in points\n")
     print(compare_table(compare(*scores, resamples=max(1, arguments.bootstrap) * 10), "A", "B"))
     return 0 if all(one.complete for one in scores) else EXIT_INCOMPLETE
@@ -274,8 +286,9 @@ def _report(arguments: argparse.Namespace) -> int:
     first = arguments.runs[0]
     out = arguments.out or (first / "report" if first.is_dir() else first.with_name(f"{first.stem}_report"))
     page = write_report(
-        runs, rows, out, task=task or "gen", title=f"Evidence: {', '.join(names)}", bootstrap=arguments.bootstrap
-    )
+        runs, rows, out, task=task or "gen", title=f"Evidence: {', '.join(names)}", bootstrap=arguments.bootstrap,
+        clip_budget=round(1e6 * arguments.clip_mb),
+    )  # fmt: skip
     print(page.resolve().as_uri())
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from evqa.scoring.aggregate import Scores, metric_groups
 
-__all__ = ["breakdown_table", "compare_table", "score_table", "to_json"]
+__all__ = ["breakdown_table", "compare_latex", "compare_table", "score_table", "to_json"]
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:
@@ -92,6 +92,51 @@ def compare_table(comparison: Mapping[str, Mapping[str, float]], a: str, b: str)
             ]
         )  # fmt: skip
     return _align(rows)
+
+
+def compare_latex(comparison: Mapping[str, Mapping[str, float]], a: str, b: str, *, caption: str) -> str:
+    """The comparison as a LaTeX table that needs the package ``booktabs``; a difference is bold where p < 0.05.
+
+    Args:
+        comparison: Of :func:`evqa.scoring.compare`.
+        a, b: The names of the two systems.
+        caption: Below the table, plain text.
+    """
+    rows = []
+    for name, line in comparison.items():
+        difference = f"{line['difference']:+.1f}".replace("-", "$-$")
+        if line["p"] < 0.05:
+            difference = rf"\textbf{{{difference}}}"
+        interval = f"[{line['low']:+.1f}, {line['high']:+.1f}]".replace("-", "$-$")
+        p = "$<$0.0001" if line["p"] < 1e-4 else f"{line['p']:.4f}"
+        rows.append(
+            f"{_latex(name)} & {_number(line['a'])} & {_number(line['b'])} & {difference} & {interval} & {p} \\\\"
+        )
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            r"\begin{tabular}{lrrrrr}",
+            r"\toprule",
+            rf"percent & {_latex(a)} & {_latex(b)} & difference & 95\,\% interval & $p$ \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{_latex(caption)}}}",
+            r"\end{table}",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+    ">": r"\textgreater{}", **{c: "\\" + c for c in "&%$#_{}"},
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def to_json(scores: Scores) -> str:
