@@ -256,10 +256,14 @@ def many(tmp_path_factory):
 
 def test_thirteen_hundred_entries(browser, many):
     page = watched(browser)
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})  # the page's own work, on a busy machine too
     page.goto(many)
     expect(page.get_by_role("status")).to_have_text("1300 entries")
-    assert page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 2000
-    assert page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") < 2000
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+    metrics = {one["name"]: one["value"] for one in session.send("Performance.getMetrics")["metrics"]}
+    assert 0.02 < metrics["TaskDuration"] < 2
+    assert metrics["JSHeapUsedSize"] < 60e6
     assert page.locator("#entries .entry:not(.waiting)").count() < 30
     page.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
     last = page.locator("#entries > li").last
