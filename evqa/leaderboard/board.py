@@ -14,7 +14,7 @@ from evqa.errors import DataError
 from evqa.scoring.aggregate import metric_groups
 from evqa.scoring.protocols import EVQA_V1, PROTOCOLS, STRICT
 
-__all__ = ["BASELINES", "MAIN_METRIC", "baseline_results", "table_rows", "write_board"]
+__all__ = ["BASELINES", "MAIN_METRIC", "SHOWN_METRICS", "baseline_results", "table_rows", "write_board"]
 
 #: The floor and the ceiling of every table.
 BASELINES = ("chance", "oracle")
@@ -25,7 +25,8 @@ MAIN_METRIC = {
     ("mcq", STRICT): "all_three_accuracy",
     ("mcq", EVQA_V1): "overall_accuracy",
 }
-_SHOWN = {
+#: What a table shows of a task; a protocol may know fewer.
+SHOWN_METRICS = {
     "gen": ("EBA@0.3", "EBA@0.5", "Acc@GQA", "accuracy", "mIoU", "t_mean", "J&F"),
     "mcq": ("all_three_accuracy", "overall_accuracy", "qa_accuracy", "temporal_accuracy", "spatial_accuracy"),
 }
@@ -155,7 +156,7 @@ def _board(results: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
                     "version": rows[0]["result"]["scores"][protocol]["version"],
                     "about": _ABOUT[protocol].format(main=main),
                     "main": main,
-                    "metrics": [name for name in _SHOWN[task] if name in known],
+                    "metrics": [name for name in SHOWN_METRICS[task] if name in known],
                     "all": known,
                     "rows": [_row(row, protocol) for row in rows],
                 }
