@@ -13,6 +13,7 @@ from huggingface_hub import HfApi
 
 
 def main() -> None:
+    """Check that the folder is a Space, and push it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--repo", required=True, metavar="OWNER/NAME")

@@ -31,12 +31,18 @@ def _is_problem(message):
     return message.type in ("error", "warning") and "willReadFrequently" not in message.text
 
 
-def watched(browser, **settings):
-    """A new page whose console errors, exceptions and failed requests are kept in ``page.problems``."""
+def watched(browser, *, foreign=False, **settings):
+    """A new page whose console errors, exceptions and failed requests are kept in ``page.problems``.
+
+    ``foreign``: the page is drawn by somebody else's code, whose warnings and background requests are its own affair.
+    """
     page = browser.new_page(**{"viewport": {"width": 1200, "height": 900}, **settings})
     page.problems = []
-    page.on("console", lambda m: page.problems.append(m.text) if _is_problem(m) else None)
     page.on("pageerror", lambda error: page.problems.append(str(error)))
+    if foreign:
+        page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" else None)
+        return page
+    page.on("console", lambda m: page.problems.append(m.text) if _is_problem(m) else None)
     # A clip that is let go of while it loads is no failure.
     page.on("requestfailed", lambda r: page.problems.append(f"failed: {r.url}") if r.resource_type != "media" else None)
     return page

@@ -145,11 +145,7 @@ def served():
 
 
 def visited(browser, address):
-    """A page on an app; gradio's own warnings are its own, errors are ours."""
-    page = watched(browser)
-    page.problems = []
-    page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda m: page.problems.append(m.text) if m.type == "error" and "fonts" not in m.text else None)
+    page = watched(browser, foreign=True)
     page.goto(address)
     return page
 
