@@ -1,4 +1,4 @@
-"""The command line: ``evqa demo | run | segment | score | compare | report | export | data``."""
+"""The command line: ``evqa demo | run | segment | score | compare | report | figure | export | submit | data``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import evqa
 from evqa import _cli_compare, _cli_segment
 from evqa.data_cli import add_data_commands, parse_options
 from evqa.errors import AdapterError, DataError, EvqaError
+from evqa.sharing_cli import add_sharing_commands
 
 __all__ = ["main"]
 
@@ -94,8 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("runs", nargs="+", metavar="RUN", type=Path, help="run folders or prediction files")
     report.add_argument("--out", type=Path, help="folder of the page (default: RUN/report)")
     report.add_argument("--masks", type=Path, help="folder of mask PNGs, for one prediction file")
+    report.add_argument("--clip-mb", type=float, default=16, metavar="MB",
+                        help="larger clips are made smaller; 0 leaves clips out (default: %(default)s)")  # fmt: skip
     _reference_arguments(report)
     report.set_defaults(command=_report)
+
+    add_sharing_commands(commands, _reference_arguments)
 
     export = commands.add_parser("export", help="write predictions as the original release's files")
     export.add_argument("predictions", metavar="RUN", type=Path)
@@ -265,8 +270,9 @@ def _report(arguments: argparse.Namespace) -> int:
     first = arguments.runs[0]
     out = arguments.out or (first / "report" if first.is_dir() else first.with_name(f"{first.stem}_report"))
     page = write_report(
-        runs, rows, out, task=task or "gen", title=f"Evidence: {', '.join(names)}", bootstrap=arguments.bootstrap
-    )
+        runs, rows, out, task=task or "gen", title=f"Evidence: {', '.join(names)}", bootstrap=arguments.bootstrap,
+        clip_budget=round(1e6 * arguments.clip_mb),
+    )  # fmt: skip
     print(page.resolve().as_uri())
     return 0
 
