@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     run = commands.add_parser("run", help="run a model over a benchmark; the same command again continues it")
-    run.add_argument("--model", required=True, metavar="ADAPTER[:MODEL]", help="see evqa data adapters")
+    run.add_argument("--model", required=True, metavar="ADAPTER[:MODEL]", help="see evqa data adapters; or my_model.py")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the adapter")
     run.add_argument("--data", default="evqa/st_evidence", metavar="DATA", help=_REFERENCES)
     run.add_argument("--data-dir", type=Path, help="folder of the published files, for a corpus by name")

@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from evqa._from_file import class_from_file, is_file_name
 from evqa.errors import AdapterError
 from evqa.types import Prediction
 
@@ -98,18 +99,22 @@ def load_adapter(spec: str, **options: Any) -> Adapter:
     """Make an adapter.
 
     Args:
-        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``.
+        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``. A name that ends with
+            ``.py`` is the path of a file like those in this package.
         options: Of the adapter.
 
     Raises:
         AdapterError: No such adapter, or an option that it does not have.
     """
     name, _, model = spec.partition(":")
-    if name not in adapter_names():
-        raise AdapterError(f"there is no adapter {name!r}; known: {', '.join(adapter_names())}")
     if model:
         options = {"model": model, **options}
-    cls = importlib.import_module(f"evqa.adapters.{name}").ADAPTER
+    if is_file_name(name):
+        cls = class_from_file(name, "ADAPTER", Adapter, AdapterError)
+    elif name in adapter_names():
+        cls = importlib.import_module(f"evqa.adapters.{name}").ADAPTER
+    else:
+        raise AdapterError(f"there is no adapter {name!r}; known: {', '.join(adapter_names())}, or a file: my_model.py")
     try:
         return cls(**options)
     except TypeError as error:
