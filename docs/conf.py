@@ -1,4 +1,4 @@
-"""The documentation site: ``sphinx-build -W docs site``.
+"""The documentation site: ``sphinx-build -q -W docs site/html``.
 
 The pages are plain Markdown that also reads well on GitHub. What the site adds is made here, while it is built: a page
 for each dataset and metric card (the cards themselves, not copies), links to files outside this folder, the pictures
@@ -87,7 +87,7 @@ def write_commands(app: Any) -> None:
     parts = ["# Commands", "What `evqa COMMAND --help` prints."]
 
     def add(parser: argparse.ArgumentParser, level: int) -> None:
-        parser.formatter_class = functools.partial(argparse.HelpFormatter, width=100)
+        parser.formatter_class = functools.partial(argparse.HelpFormatter, width=92)
         parts.append(f"{'#' * level} {parser.prog}\n\n```text\n{parser.format_help()}```")
         for action in parser._actions:
             if isinstance(action, argparse._SubParsersAction):
