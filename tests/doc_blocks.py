@@ -133,7 +133,7 @@ def check_command(words: list[str]) -> None:
 
 def _check_evqa(arguments: list[str]) -> None:
     from evqa.adapters.base import adapter_names
-    from evqa.cli import _options, _parser
+    from evqa.cli import _parser
 
     try:
         parsed = _parser().parse_args(arguments)
@@ -144,7 +144,7 @@ def _check_evqa(arguments: list[str]) -> None:
         return
     name = model.partition(":")[0]
     assert name in adapter_names(), f"there is no adapter {name!r}"
-    options = _options(parsed.option)
+    options = {pair.partition("=")[0]: pair.partition("=")[2] for pair in parsed.option}
     if ":" in model:
         options["model"] = model.partition(":")[2]
     try:
