@@ -94,6 +94,12 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def stray_fences(page: Path) -> list[str]:
+    """Lines that look like a fence and that :func:`blocks` does not see: indented, of tildes, or never closed."""
+    outside = _FENCE.sub("", page.read_text("utf-8"))
+    return re.findall(r"^[ \t>]*(?:`{3,}|~{3,}).*", outside, flags=re.MULTILINE)
+
+
 def commands(text: str) -> list[list[str]]:
     """The simple commands of a bash block: comments and redirections gone, split at ``&&``, ``|``, ``;`` and lines."""
     found: list[list[str]] = []

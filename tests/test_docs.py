@@ -4,6 +4,7 @@ somewhere."""
 from __future__ import annotations
 
 import doctest
+import importlib
 import importlib.util
 import itertools
 import json
@@ -99,6 +100,7 @@ def run_python(text: str, session: dict, where: str) -> None:
 def test_blocks(page, world, desk, capsys):
     session = {"__name__": "__page__"}
     printed = None
+    assert not doc_blocks.stray_fences(page), "fences begin and end at the start of a line"
     for block in doc_blocks.blocks(page):
         where = str(block)
         assert block.language in doc_blocks.LANGUAGES, f"{where}: say what the block is, not {block.language!r}"
@@ -197,6 +199,15 @@ def test_pictures_show_what_is_computed():
 
 
 # ----------------------------------------------------------------------------------------- the checks themselves
+def test_no_block_escapes(tmp_path):
+    page = tmp_path / "page.md"
+    for text in ("- item\n\n  ```bash\n  false\n  ```\n", "```python\n1 / 0\n", "~~~bash\nfalse\n~~~\n"):
+        page.write_text("words\n\n```text\nfine\n```\n" + text)
+        assert doc_blocks.stray_fences(page)
+    page.write_text("````text\n```bash\nfalse\n```\n````\n\n```python\nx = '''\n    ```\n'''\n```\n")
+    assert not doc_blocks.stray_fences(page)
+
+
 def test_commands_are_found():
     text = "# words\nA=1 evqa run --model x \\\n  --out 'a b' && evqa score runs/x | head -3 > out.txt  # more\n"
     assert doc_blocks.commands(text) == [
@@ -229,7 +240,17 @@ def test_commands_that_are_right_pass():
         doc_blocks.check_command(words)
 
 
-def test_docstring_examples_of_the_package():
-    import evqa
+# ------------------------------------------------------------------------------------------------ docstrings
+WITH_EXAMPLES = [path for path in sorted((ROOT / "evqa").rglob("*.py")) if ">>>" in path.read_text("utf-8")]
 
-    assert doctest.testmod(evqa).failed == 0
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstring_examples(path, desk):
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed")
+    result = doctest.testmod(module, optionflags=_ROUGHLY)
+    assert result.attempted > 0
+    assert result.failed == 0
