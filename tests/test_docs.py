@@ -241,7 +241,7 @@ def test_commands_that_are_right_pass():
 
 
 # ------------------------------------------------------------------------------------------------ docstrings
-WITH_EXAMPLES = [path for path in sorted((ROOT / "evqa").rglob("*.py")) if ">>>" in path.read_text("utf-8")]
+WITH_EXAMPLES = [p for p in sorted((ROOT / "evqa").rglob("*.py")) if re.search(r"^ *>>> ", p.read_text("utf-8"), re.M)]
 
 
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
