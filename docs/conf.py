@@ -47,6 +47,7 @@ myst_heading_anchors = 4  # so that links to headings are checked
 nb_execution_mode = "off"  # the notebook is stored with what it printed; the tests execute it
 
 # Docstrings are reStructuredText with the sections of Google's style.
+suppress_warnings = ["ref.python"]  # an attribute of one name in two classes; nothing links to either
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
@@ -58,6 +59,26 @@ autodoc_mock_imports = [
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+
+#: Page of the reference -> its modules.
+REFERENCE = {
+    "Records and errors": ["evqa.types", "evqa.errors"],
+    "Loading data": [
+        "evqa.corpora.base", "evqa.corpora.st_evidence", "evqa.corpora.segmentation", "evqa.corpora.conversation",
+        "evqa.corpora.reading",
+    ],
+    "Masks and segments": ["evqa.masks", "evqa.segments"],
+    "Video": ["evqa.video"],
+    "Scores": ["evqa.scoring", "evqa.evaluation"],
+    "Running models": ["evqa.adapters.base", "evqa.engine", "evqa.runlog", "evqa.segmenters.base", "evqa.segmentation"],
+    "Reading and writing predictions": ["evqa.predictions", "evqa.parsing", "evqa.prompts", "evqa.export"],
+    "Tables, pages, leaderboard": ["evqa.report", "evqa.leaderboard"],
+    "UniPixel": [
+        "evqa.models.unipixel", "evqa.models.unipixel.configuration_unipixel",
+        "evqa.models.unipixel.processing_unipixel", "evqa.models.unipixel.modeling_unipixel",
+    ],
+    "Training": ["evqa.training.mixture", "evqa.training.collator", "evqa.training.trainer", "evqa.training.arguments"],
+}  # fmt: skip
 
 SOURCE = "https://github.com/evqa/evqa/blob/main"
 #: Card -> the page that it becomes.
@@ -71,15 +92,36 @@ CARDS = {
 def write_cards(app: Any) -> None:
     """A page per card, so that the cards of new corpora and metrics appear by themselves."""
     for card, page in CARDS.items():
-        file = HERE / f"{page}.md"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        body = re.sub(r"\A---\n.*?\n---\n+", "", card.read_text("utf-8"), flags=re.DOTALL)
-        if not file.exists() or file.read_text("utf-8") != body:  # an unchanged page is not built again
-            file.write_text(body, "utf-8")
+        _write(page.removeprefix("made/"), re.sub(r"\A---\n.*?\n---\n+", "", card.read_text("utf-8"), flags=re.DOTALL))
     for kind in ("datasets", "metrics"):
         for file in (HERE / "made" / kind).glob("*.md"):
             if f"made/{kind}/{file.stem}" not in CARDS.values():
                 file.unlink()
+
+
+def write_reference(app: Any) -> None:
+    """The pages of the reference: what the docstrings of :data:`REFERENCE` say."""
+    for title, modules in REFERENCE.items():
+        parts = [f"# {title}"]
+        if title == "Loading data":
+            parts.append("```{eval-rst}\n.. autofunction:: evqa.load_dataset\n```")
+        for module in modules:
+            home = ROOT.joinpath(*module.split("."))
+            if home.is_dir() or home.with_suffix(".py").is_file():
+                parts.append(f"```{{eval-rst}}\n.. automodule:: {module}\n```")
+        _write(
+            f"api/{title.lower().replace(',', '').replace(' ', '-')}", "\n\n".join(parts) + "\n", keep=len(parts) > 1
+        )
+
+
+def _write(name: str, text: str, *, keep: bool = True) -> None:
+    """A page below ``made``; one that has not changed is not built again."""
+    file = HERE / "made" / f"{name}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not keep:
+        file.unlink(missing_ok=True)
+    elif not file.exists() or file.read_text("utf-8") != text:
+        file.write_text(text, "utf-8")
 
 
 def write_commands(app: Any) -> None:
@@ -95,7 +137,7 @@ def write_commands(app: Any) -> None:
                     add(inner, level + 1)
 
     add(_parser(), 2)
-    (HERE / "made" / "commands.md").write_text("\n\n".join(parts) + "\n", "utf-8")
+    _write("commands", "\n\n".join(parts) + "\n")
 
 
 def write_gallery(app: Any) -> None:
@@ -103,7 +145,7 @@ def write_gallery(app: Any) -> None:
     site = HERE / "made" / "site"
     shutil.rmtree(site, ignore_errors=True)
     text = gallery_page.make(HERE / "made" / "gallery", site / "evidence")
-    (HERE / "made" / "gallery.md").write_text(text, "utf-8")
+    _write("gallery", text)
 
 
 def lead_links(app: Any, name: str, source: list[str]) -> None:
@@ -142,6 +184,6 @@ def lead_links(app: Any, name: str, source: list[str]) -> None:
 
 def setup(app: Any) -> None:
     """Called by Sphinx."""
-    for write in (write_cards, write_commands, write_gallery):
+    for write in (write_cards, write_reference, write_commands, write_gallery):
         app.connect("builder-inited", write)
     app.connect("source-read", lead_links)

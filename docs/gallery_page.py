@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 from PIL import Image
 
@@ -34,6 +35,7 @@ def make(pictures: Path, page: Path) -> str:
         pictures: Gets a JPEG for each clip.
         page: Gets the evidence page.
     """
+    datasets.disable_progress_bars()
     rows = evqa.load_dataset("evqa/st_evidence", "sample", split="test")
     write_evidence(rows, page)
     shutil.rmtree(pictures, ignore_errors=True)
