@@ -1,6 +1,7 @@
 """Adapters and segmenters: one file each in their package, found by the file's name.
 
-Such a file holds a class and the line ``ADAPTER = TheClass`` (or ``SEGMENTER = TheClass``).
+Such a file holds a class and the line ``ADAPTER = TheClass`` (or ``SEGMENTER = TheClass``). A file outside the package
+is named by its path.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import importlib
 import pkgutil
 from typing import Any
 
+from evqa._from_file import class_from_file, is_file_name
 from evqa.errors import AdapterError
 
 __all__ = ["load_plugin", "plugin_names", "plugin_summary"]
@@ -32,7 +34,8 @@ def load_plugin(package: str, kind: str, spec: str, options: dict[str, Any]) -> 
     Args:
         package: Package below ``evqa``.
         kind: ``adapter`` or ``segmenter``; in capitals, the name of the class in its file.
-        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``.
+        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``. A name that ends with
+            ``.py`` is the path of a file like those in the package.
         options: Keyword arguments of the class.
 
     Raises:
@@ -40,11 +43,15 @@ def load_plugin(package: str, kind: str, spec: str, options: dict[str, Any]) -> 
     """
     name, _, model = spec.partition(":")
     known = plugin_names(package)
-    if name not in known:
-        raise AdapterError(f"there is no {kind} {name!r}; known: {', '.join(known)}")
+    if is_file_name(name):
+        base = getattr(importlib.import_module(f"evqa.{package}.base"), kind.capitalize())
+        cls = class_from_file(name, kind.upper(), base, AdapterError)
+    elif name in known:
+        cls = getattr(importlib.import_module(f"evqa.{package}.{name}"), kind.upper())
+    else:
+        raise AdapterError(f"there is no {kind} {name!r}; known: {', '.join(known)}, or a file: my_model.py")
     if model:
         options = {"model": model, **options}
-    cls = getattr(importlib.import_module(f"evqa.{package}.{name}"), kind.upper())
     try:
         return cls(**options)
     except TypeError as error:

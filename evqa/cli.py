@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(command=_demo)
 
     run = commands.add_parser("run", help="run a model over a benchmark; the same command again continues it")
-    run.add_argument("--model", required=True, metavar="ADAPTER[:MODEL]", help="see evqa data adapters")
+    run.add_argument("--model", required=True, metavar="ADAPTER[:MODEL]", help="see evqa data adapters; or my_model.py")
     run.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the adapter")
     run.add_argument("--base-url", metavar="URL", help="server of an adapter that asks one: the option base_url")
     run.add_argument("--engine", choices=("transformers", "vllm"), help="of a local model: the option engine")

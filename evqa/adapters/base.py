@@ -102,7 +102,8 @@ def load_adapter(spec: str, **options: Any) -> Adapter:
     """Make an adapter.
 
     Args:
-        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``.
+        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``. A name that ends with
+            ``.py`` is the path of a file like those in this package.
         options: Of the adapter.
 
     Raises:

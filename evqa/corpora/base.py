@@ -16,12 +16,14 @@ import importlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import datasets
 
+from evqa._from_file import class_from_file, is_file_name
 from evqa.corpora.memory import forget
 from evqa.errors import DataError, EvqaError, MissingDataError
 
@@ -56,11 +58,13 @@ _SKIPPED = "skipped.jsonl"
 
 
 def builder_class(name: str) -> type[CorpusBuilder]:
-    """The builder of a corpus, by its name with or without ``evqa/``.
+    """The builder of a corpus, by its name with or without ``evqa/``, or by the path of a file that ends with ``.py``.
 
     Raises:
         DataError: There is no such corpus.
     """
+    if is_file_name(name):
+        return class_from_file(name, "BUILDER", CorpusBuilder, DataError)
     short = name.removeprefix("evqa/")
     if short not in CORPORA:
         raise DataError(f"there is no corpus {name!r}; known: {', '.join(sorted(CORPORA))}")
@@ -112,6 +116,17 @@ class Terms:
     licence: str
     redistribute: Literal["media", "annotations", "nothing"]
     reason: str
+
+
+def _outside_source(cls: type) -> str:
+    """A hash of the code of a builder that lives outside this package, which :func:`source_hash` does not see."""
+    home = Path(__file__).parent
+    digest = hashlib.sha256()
+    for one in cls.__mro__:
+        file = getattr(sys.modules.get(one.__module__), "__file__", None)  # a class made in a notebook has none
+        if issubclass(one, CorpusBuilder) and file and Path(file).parent != home:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()
 
 
 @dataclasses.dataclass
@@ -242,7 +257,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     def _stamp(self) -> str:
         root = self._root(media=False)
         files = self.annotation_files(root)
-        parts = [self.extra_stamp(root, files)]
+        parts = [self.extra_stamp(root, files), _outside_source(type(self))]
         for path in files:
             info = os.stat(path)
             parts.append(f"{path}:{info.st_size}:{info.st_mtime_ns}")
