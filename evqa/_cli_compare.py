@@ -20,6 +20,7 @@ def add(commands: Any, reference_arguments: Callable[[argparse.ArgumentParser], 
     reference_arguments(parser)
     parser.add_argument("--protocol", choices=("strict", "evqa-v1"), default="strict", help="default: %(default)s")
     parser.add_argument("--format", choices=("text", "markdown", "latex", "json"), default="text")
+    parser.add_argument("--latex", dest="format", action="store_const", const="latex", help="--format latex")
     parser.add_argument("--metrics", metavar="A,B,...", help="what to show, or all (default: the main ones)")
     parser.add_argument("--no-bounds", action="store_true", help="without the rows chance and oracle")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table there and not to the terminal")

@@ -65,19 +65,19 @@ def add_sharing_commands(commands: Any, reference_arguments: Callable[[argparse.
 
 
 def _figure(arguments: argparse.Namespace) -> int:
-    from evqa.cli import _distinct_names, _references
+    from evqa.cli import distinct_names, load_references
     from evqa.predictions import load_predictions
     from evqa.report import write_figure
 
     paths = [arguments.run, *arguments.more]
-    rows, _ = _references(arguments, paths)
+    rows, _, _ = load_references(arguments, paths)
     try:
         place = list(rows["entry_id"]).index(arguments.entry)
     except ValueError:
         raise DataError("the references hold no such entry", entry=arguments.entry) from None
     runs = {
         name: load_predictions(path, masks=arguments.masks)
-        for name, path in zip(_distinct_names(paths), paths, strict=True)
+        for name, path in zip(distinct_names(paths), paths, strict=True)
     }
     out = arguments.out or Path("".join(c if c.isalnum() or c in "-_" else "_" for c in arguments.entry))
     for path in write_figure(runs, rows[place], out, frames=arguments.frames):

@@ -14,7 +14,7 @@ from PIL import Image
 import evqa
 from evqa.cli import main
 from evqa.errors import DataError
-from evqa.report import compare_latex, write_figure
+from evqa.report import write_figure
 from evqa.scoring import compare, score
 from evqa.types import Prediction
 
@@ -96,20 +96,6 @@ def test_refusals(tmp_path):
         with pytest.raises(DataError, match="e000"):
             write_figure(**{"runs": {"a": {}}, "row": row, "path": tmp_path / "x", **arguments})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_latex_table(run, capsys):
-    assert main(["compare", str(run / "chance"), str(run / "oracle"), "--latex", "--bootstrap", "20"]) == 0
-    text = capsys.readouterr().out
-    assert text.count("\\\\") == len(text.splitlines()) - 9  # every row ends one line
-    assert "percent & chance & oracle & difference" in text
-    rows = evqa.load_dataset("st_evidence", "sample", split="test[:3]")
-    scores = [score({r["entry_id"]: {"answer": a} for r in rows}, rows, bootstrap=0, task="gen") for a in "AB"]
-    text = compare_latex(compare(*scores, resamples=100), "a_b", "50% & \\more", caption="x < y")
-    assert "percent & a\\_b & 50\\% \\& \\textbackslash{}more & " in text
-    assert "\\caption{x \\textless{} y}" in text
-    assert re.search(r"\nt\\_mean & 0\.0 & 0\.0 & ", text)
-    assert text.count("{") == text.count("}")
 
 
 def test_latex_compiles(run, tmp_path, capsys):
