@@ -70,6 +70,7 @@ class UniPixelSam2(PreTrainedModel):
     config: UniPixelSam2Config
     base_model_prefix = "sam2"
     main_input_name = "frames"
+    _no_split_modules = ["UniPixelSam2"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
