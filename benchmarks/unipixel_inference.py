@@ -93,11 +93,12 @@ def workload(model, args: argparse.Namespace, objects: int) -> tuple[dict, dict]
 class Clock:
     """Medians of timed functions, with the arithmetic that they do."""
 
-    def __init__(self, args: argparse.Namespace):
+    def __init__(self, args: argparse.Namespace, warm: int):
         self.cuda, self.repeats, self.rows = args.device == "cuda", args.repeats, []
+        self.warm = warm
 
-    def measure(self, function, warm: int = 3) -> float:
-        for _ in range(warm):
+    def measure(self, function) -> float:
+        for _ in range(self.warm):
             function()
         seconds = []
         for _ in range(self.repeats):
@@ -329,7 +330,7 @@ def main() -> None:
         model.runtime = runtime
         if args.tiny and label == "fast":
             model.runtime.fixed_steps = True
-        clock = Clock(args)
+        clock = Clock(args, warm=3 if label == "fast" else 1)  # run, record, replay
         with torch.no_grad():
             stages(model, args, clock, flops)
         report[label] = {"rows": clock.rows, "peaks": whole(model, args, clock)}

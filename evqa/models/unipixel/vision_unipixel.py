@@ -99,7 +99,7 @@ def vision_tables(
 
 
 class PackedVisionBlock(Qwen2_5_VLVisionBlock):
-    """As its parent, with few and large kernels. With ``eager`` or flash-attn's attention it does what its parent does."""
+    """As its parent, with few and large kernels; with ``eager`` or flash-attn's attention exactly as its parent."""
 
     def forward(
         self,
