@@ -23,6 +23,7 @@ def test_examples():
         exec(compile(block.replace("max_new_tokens=32", "max_new_tokens=4"), str(PAGE), "exec"), names)
     assert names["said"].text
     assert names["inputs"]["refer_mask"][0].any()
+    assert len(names["reply"].sequences) == 1
     assert torch.isfinite(names["loss"])
 
 

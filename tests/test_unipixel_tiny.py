@@ -98,6 +98,34 @@ def test_neighbouring_steps_are_one_position_apart(made):
     assert times.unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
+def test_prompts_and_memories_reach_the_model(made):
+    """Another point, another time of it, or another mask: other logits; what is left alone gives the same."""
+    model, processor = made
+    frames = np.random.default_rng(0).integers(0, 255, (8, 54, 96, 3), np.uint8)
+    chat = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "video", "video": frames, "fps": 6},
+                {"type": "text", "text": "Does <|ref|> hit <|mem|>?"},
+            ],
+        }
+    ]
+
+    def logits(point=(20, 20), time=0.0, corner=0):
+        pixels = np.zeros((54, 96), bool)
+        pixels[:20, corner : corner + 20] = True
+        masks = [{"frame": 2, "time": 2 / 6, "rle": rle_masks.encode(pixels)}]
+        sample = processor.encode(chat, prompts=[{"point": point, "time": time}], memories=[masks], sam_frames=False)
+        with torch.no_grad():
+            return model(**processor.pad([sample])).logits
+
+    base = logits()
+    assert torch.equal(base, logits())
+    for change in ({"point": (80, 40)}, {"time": 1.0}, {"corner": 60}):
+        assert (base - logits(**change)).abs().max() > 1e-4, change
+
+
 def question(clip, options, answer=None, segments=(), ask="Which block comes?"):
     text = GROUNDED.render("gen", question=ask, options=lettered(options), duration="2.0 seconds")
     chat = [{"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": text}]}]
