@@ -28,6 +28,13 @@ def made():
     return tiny()
 
 
+def test_the_name_is_the_function_whatever_was_imported_before():
+    import importlib
+
+    importlib.import_module("evqa.models.unipixel.tiny_unipixel")
+    assert callable(importlib.import_module("evqa.models.unipixel").tiny)
+
+
 def test_size(made):
     model, _ = made
     assert sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000
