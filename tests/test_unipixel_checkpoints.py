@@ -13,14 +13,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors.torch import load_file, save_file
-from test_hub import hub, python  # noqa: F401
-from transformers import AutoModelForImageTextToText
-from unipixel_fixtures import SAM2_TINY, sample, small_config, small_model
+from safetensors.torch import load_file, save_file  # noqa: E402
+from test_hub import hub, python  # noqa: E402, F401
+from transformers import AutoModelForImageTextToText  # noqa: E402
+from unipixel_fixtures import SAM2_TINY, sample, small_config, small_model  # noqa: E402
 
-import evqa  # noqa: F401
-from evqa.errors import DataError, MissingDataError
-from evqa.models.unipixel import (
+import evqa  # noqa: E402, F401
+from evqa.errors import DataError, MissingDataError  # noqa: E402
+from evqa.models.unipixel import (  # noqa: E402
     UniPixelForConditionalGeneration,
     convert_checkpoint,
     load_checkpoint,
@@ -28,7 +28,7 @@ from evqa.models.unipixel import (
     to_module_name,
     to_published_name,
 )
-from evqa.models.unipixel.conversion_unipixel import NEW_TOKENS, read_sam2, to_meta_name
+from evqa.models.unipixel.conversion_unipixel import NEW_TOKENS, read_sam2, to_meta_name  # noqa: E402
 
 FOURIER = "positional_encoding_gaussian_matrix"
 

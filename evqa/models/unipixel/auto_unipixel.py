@@ -1,8 +1,8 @@
 """UniPixel for the auto classes of transformers; :mod:`evqa._hooks` calls this when *they* are imported.
 
 The configuration is registered by name, the processor when ``processing_auto`` is imported. The model's code takes
-seconds to import, so its class is registered when a :class:`~evqa.models.unipixel.UniPixelConfig` is first made: no auto class can be asked for
-the model of a configuration before there is one.
+seconds to import, so its class is registered when a :class:`~evqa.models.unipixel.UniPixelConfig` is first made: no
+auto class can be asked for the model of a configuration before there is one.
 """
 
 from __future__ import annotations
