@@ -11,9 +11,9 @@ pytest.importorskip("transformers")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from unipixel_fixtures import SEG, batched, sample, small_model
+from unipixel_fixtures import SEG, batched, sample, small_model  # noqa: E402
 
-from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.runtime_unipixel import Runtime  # noqa: E402
 
 FAST, PLAIN = Runtime(), Runtime.plain()
 

@@ -104,23 +104,20 @@ class DecodingStep:
         angles = self.positions[self.axes, :, 0].T.float() * rotary.inv_freq.float()  # [batch, head / 2]
         cos, sin = (part * rotary.attention_scaling for part in (angles.cos(), angles.sin()))
         x = language_model.embed_tokens(self.ids[:, 0])  # [batch, C]
-        cos, sin = cos.to(x.dtype)[:, None], sin.to(x.dtype)[:, None]
+        cos, sin = (part.to(x.dtype)[:, None] for part in (cos.repeat(1, 2), torch.cat([-sin, sin], dim=1)))
         for layer, (keys, values) in zip(language_model.layers, self.layers, strict=True):
             y, attn = rms_norm(layer.input_layernorm, x), layer.self_attn
             query, key, value = (
                 projection(y).unflatten(1, (-1, self.head)) for projection in (attn.q_proj, attn.k_proj, attn.v_proj)
             )
-            keys.index_copy_(2, self.slot, _turned(key, cos, sin)[:, :, None])
+            both = torch.cat([query, key], dim=1)  # turned together; channels that turn together are half a head apart
+            both = torch.addcmul(both * cos, both.roll(self.head // 2, dims=-1), sin)
+            query, key = both.split([query.shape[1], key.shape[1]], dim=1)
+            keys.index_copy_(2, self.slot, key[:, :, None])
             values.index_copy_(2, self.slot, value[:, :, None])
-            x = x + attn.o_proj(grouped_attention(_turned(query, cos, sin), keys, values, self.mask, attn.scaling))
+            x = x + attn.o_proj(grouped_attention(query, keys, values, self.mask, attn.scaling))
             x = x + layer.mlp(rms_norm(layer.post_attention_layernorm, x))
         return self.model.lm_head(rms_norm(language_model.norm, x)), x[:, None]
-
-
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``[batch, heads, head]``; pairs are half a head apart."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def can_decode(model: Any, options: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ Letters in shape comments: ``n`` objects or frames in a batch, ``C`` = ``hidden_
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -429,7 +430,7 @@ class Mlp(nn.Module):
 
     def __init__(self, *sizes: int, sigmoid: bool = False):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.sigmoid = sigmoid
 
     def forward(self, x: Tensor) -> Tensor:

@@ -130,8 +130,9 @@ class PackedVisionBlock(Qwen2_5_VLVisionBlock):
 
     def _attended(self, x: Tensor, position_embeddings: tuple[Tensor, Tensor], segments: Segments) -> Tensor:
         attn, length = self.attn, len(x)
-        query, key, value = attn.qkv(x).view(length, 3, attn.num_heads, -1).unbind(1)  # [patches, heads, head]
-        query, key = (_turned(x, *position_embeddings) for x in (query, key))
+        qkv = attn.qkv(x).view(length, 3, attn.num_heads, -1)  # [patches, 3, heads, head]
+        cos, sin = (table[:, : table.shape[1] // 2].float() for table in position_embeddings)  # halves are the same
+        (query, key), value = _turned(qkv[:, :2], torch.complex(cos, sin)).unbind(1), qkv[:, 2]
         return attn.proj(attend(query, key, value, segments, attn.scaling).reshape(length, -1))
 
 
@@ -166,13 +167,16 @@ def aligned_mlp(mlp: nn.Module, x: Tensor) -> Tensor:
     return F.linear(mlp.act_fn(gate) * up, F.pad(mlp.down_proj.weight, (0, fill)), mlp.down_proj.bias)
 
 
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of ``[patches, heads, head]``, in float32 as in transformers, with fewer passes over memory."""
-    half = x.shape[-1] // 2
-    cos, sin = cos[:, None, :half].float(), sin[:, None, :half].float()  # both halves are the same
-    a, b = x[..., :half], x[..., half:]
-    # Mixed products are computed in float32: no converted copy is written first.
-    return torch.cat([(a * cos - b * sin).to(x.dtype), (b * cos + a * sin).to(x.dtype)], dim=-1)
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotary embedding of ``[patches, ..., head]``, in float32 as in transformers, in three passes over memory.
+
+    Args:
+        x: What to turn; channel i turns with channel i + half a head.
+        turn: Complex, ``[patches, head / 2]``.
+    """
+    pairs = torch.view_as_complex(x.unflatten(-1, (2, -1)).transpose(-1, -2).to(torch.float32).contiguous())
+    turned = torch.view_as_real(pairs * turn.view(len(turn), *[1] * (x.dim() - 2), -1))
+    return turned.transpose(-1, -2).to(x.dtype, memory_format=torch.contiguous_format).flatten(-2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale: float) -> Tensor:
