@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import evqa
-from evqa import _cli_compare, _cli_segment
+from evqa import _cli_compare, _cli_convert, _cli_segment
 from evqa.data_cli import add_data_commands, parse_options
 from evqa.errors import AdapterError, DataError, EvqaError
 from evqa.sharing_cli import add_sharing_commands
@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _reference_arguments(export)
     export.set_defaults(command=_export)
 
+    _cli_convert.add(commands)
     add_data_commands(commands)
     return parser
 
