@@ -284,8 +284,8 @@ def test_conversion_refuses(tmp_path, qwen):
     small_config().save_pretrained(tmp_path / "other")
     with pytest.raises(DataError, match="a Qwen2.5-VL is needed"):
         convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", tmp_path / "other")
+    torch.save({"model": {"x": os.system}}, tmp_path / "evil.pt")
     with pytest.raises(DataError):  # pickled code does not run
-        torch.save({"model": {"x": os.system}}, tmp_path / "evil.pt")
         read_sam2(tmp_path / "evil.pt")
 
 
