@@ -173,6 +173,28 @@ def test_memory_of_fixed_shape_is_the_same(model, monkeypatch):
     assert worst(found[0].object_scores[0], found[1].object_scores[0]) < 1e-4
 
 
+def test_what_is_kept_for_a_model_goes_with_it():
+    import copy
+    import gc
+    import pickle
+    import weakref
+
+    model = small_model()
+    model.runtime.fixed_steps = True
+    options = {"max_new_tokens": 3, "do_sample": False, "return_mask_logits": True}
+    first = model.generate(**SAMPLES[0], **options)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            other.model.visual.merger.mlp[0].weight.mul_(2)  # its own weights, not those that were recorded
+            other.sam2.no_mem_embed.add_(1)
+        assert worst(other.generate(**SAMPLES[0], **options).mask_logits[0], first.mask_logits[0]) > 1e-3
+    assert worst(model.generate(**SAMPLES[0], **options).mask_logits[0], first.mask_logits[0]) == 0
+    gone = weakref.ref(model)
+    del model, other
+    gc.collect()
+    assert gone() is None
+
+
 def test_memory_matters(model):
     """Otherwise the tests of memory above would prove nothing."""
     clip = torch.randn(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
