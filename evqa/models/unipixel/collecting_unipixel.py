@@ -16,6 +16,9 @@ from evqa.models.unipixel.sequence_unipixel import index_targets
 
 __all__ = ["MaskWriter", "SegStates", "Segmentation"]
 
+#: Pixels, of all objects and frames together, that are resized at a time: 256 MiB of logits.
+_PIXELS = 2**26
+
 
 @dataclasses.dataclass
 class Segmentation:
@@ -111,9 +114,10 @@ class MaskWriter:
             part = logits[_objects(self.owner, sample)]  # [objects, frames, S / 4, S / 4]
             if self.form == "none" or len(part) == 0:
                 continue
-            full = F.interpolate(part.float(), tuple(size), mode="bilinear", align_corners=False)
-            masks = (full > 0).cpu()  # [objects, frames, height, width]
-            self.masks[sample].append(_as_rle(masks) if self.form == "rle" else masks)
+            for few in part.split(max(1, _PIXELS // (len(part) * size[0] * size[1])), dim=1):
+                full = F.interpolate(few.float(), tuple(size), mode="bilinear", align_corners=False)
+                masks = (full > 0).cpu()  # [objects, frames, height, width]
+                self.masks[sample].append(_as_rle(masks) if self.form == "rle" else masks)
 
     def finish(self) -> Segmentation:
         """Everything written, by sample."""

@@ -102,7 +102,7 @@ class UniPixelEmbedding:
         weight, rows = self.ref_proj[1].weight, []
         for sample, (points, kinds, when) in enumerate(zip(coords, labels, frames, strict=True)):
             if points is None or len(points) == 0:
-                rows.append(weight.new_zeros(0, len(weight)))
+                rows.append(weight.new_zeros(0, self.ref_proj[1].out_features))
                 continue
             if grids[sample] is None:
                 raise DataError(f"sample {sample} has prompts (point_coords) but not exactly one video")
