@@ -215,6 +215,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         """Find the annotation files before the cache key is made, so that it can hold their size and time."""
         if config_kwargs.get("on_error", "raise") not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {config_kwargs['on_error']!r}")
+        if config_name not in (None, "default") and not self.BUILDER_CONFIGS:
+            raise DataError(f"there is no config {config_name!r}: this corpus has one, without a name")
         if config_kwargs.get("data_dir") is not None:
             folder = Path(config_kwargs["data_dir"]).expanduser().absolute()
             if not folder.is_dir():
