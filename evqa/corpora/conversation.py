@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
+import numpy as np
 
 from evqa.corpora.base import CorpusBuilder, CorpusConfig
 from evqa.corpora.json_index import Span, index_elements, read_span
@@ -73,13 +74,13 @@ class Source:
         return self.images if kind == "image" else self.videos
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Group:
-    """Some records that follow one another in a file."""
+    """Some records that follow one another in a file; ``spans`` is int64 ``[records, 2]``."""
 
     source: Source
     first: int
-    spans: tuple[Span, ...]
+    spans: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,15 +124,14 @@ class ConversationCorpus(CorpusBuilder):
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""
         groups = []
         for source in self.sources(root, files):
-            spans = [Span(start, end) for start, end in index_elements(source.file).tolist()]
-            groups += [
-                _Group(source, first, tuple(spans[first : first + _GROUP])) for first in range(0, len(spans), _GROUP)
-            ]
+            spans = index_elements(source.file)
+            groups += [_Group(source, first, spans[first : first + _GROUP]) for first in range(0, len(spans), _GROUP)]
         return {"train": groups}
 
     def expand(self, row: _Group) -> list[_Record]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.expand`."""
-        return [_Record(row.source, row.first + place, span) for place, span in enumerate(row.spans)]
+        spans = row.spans.tolist()
+        return [_Record(row.source, row.first + place, Span(start, end)) for place, (start, end) in enumerate(spans)]
 
     def read_row(self, row: _Record) -> tuple[str, dict[str, Any]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.read_row`."""
