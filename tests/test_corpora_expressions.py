@@ -21,6 +21,7 @@ from corpus_data import (
     videos,
     write_frames,
     write_json,
+    write_many,
     write_mevis,
 )
 from pycocotools import mask as coco
@@ -94,8 +95,21 @@ def test_by_name_through_datasets_and_streaming_and_processes(tmp_path):
     rows = load_dataset("evqa/mevis", data_dir=str(tmp_path), split="valid_u")
     assert len(rows) == 3
     assert list(load("mevis", tmp_path, "valid_u", streaming=True)) == list(rows)
-    shared = load("mevis", tmp_path, "valid_u", num_proc=2, cache_dir=str(tmp_path / "other"))
-    assert list(shared) == list(rows)
+
+
+def test_several_processes_make_the_same_rows(tmp_path, caplog):
+    write_many(tmp_path)  # enough for three blocks
+    masks = json.loads((tmp_path / "mevis" / "train" / "mask_dict.json").read_text())
+    write_json(tmp_path / "mevis" / "train" / "mask_dict.json", {**masks, "4": [7]})
+    options = {"on_error": "skip", "num_proc": 2}
+    rows = load("mevis", tmp_path, **options)
+    assert len(rows) == 120
+    assert "30 rows could not be read and were skipped" in caplog.text
+    assert list(rows) == list(load("mevis", tmp_path, on_error="skip", cache_dir=str(tmp_path / "other")))
+    with pytest.raises(MaskError) as error:  # entry and file come back from the process
+        load("mevis", tmp_path, num_proc=2)
+    assert error.value.entry == "aa/4"
+    assert error.value.file == str(tmp_path / "mevis" / "train" / "mask_dict.json")
 
 
 def test_an_expression_of_nothing_has_an_empty_list(tmp_path):
