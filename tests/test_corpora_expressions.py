@@ -13,7 +13,9 @@ from corpus_data import (
     FRAMES,
     HEIGHT,
     WIDTH,
+    decoded,
     expression,
+    load,
     masklet,
     palette_png,
     rle,
@@ -32,21 +34,7 @@ from evqa.corpora.reading import read_masks
 from evqa.errors import DataError, EvqaError, MaskError, MissingDataError
 from evqa.types import features
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def load(name, root, split="train", **options):
-    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
-
-
-def decoded(item):
-    """frame -> mask, decoded by pycocotools."""
-    return {mask["frame"]: coco.decode(mask["rle"]) for mask in item["masks"]}
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def one_video(home, masks, expressions=None, frames=FRAMES, **record):

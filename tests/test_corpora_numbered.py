@@ -10,7 +10,7 @@ import random
 
 import numpy as np
 import pytest
-from corpus_data import FRAMES, HEIGHT, WIDTH, palette_png, rle, shape, videos, write_frames, write_json
+from corpus_data import FRAMES, HEIGHT, WIDTH, load, palette_png, rle, shape, videos, write_frames, write_json
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -18,16 +18,7 @@ import evqa
 from evqa.corpora.checks import validate
 from evqa.errors import ArchiveError, DataError, MaskError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def load(name, root, split="train", **options):
-    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def mask_of(row, frame=0):

@@ -20,12 +20,7 @@ from evqa.corpora.reading import PublishedFrames, read_clip, read_frames, read_m
 from evqa.corpora.segmentation import Clip, Expression, SegmentationCorpus, Track
 from evqa.errors import DataError, MaskError, MissingDataError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # --------------------------------------------------------- a corpus of one's own, all there is to it

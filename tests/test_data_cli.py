@@ -15,12 +15,7 @@ from evqa.cli import main
 from evqa.errors import DataError
 from evqa.report.picture import draw_row
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def data(*arguments):

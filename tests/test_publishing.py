@@ -26,11 +26,7 @@ ROOT = Path(__file__).parents[1]
 CARD = ROOT / "dataset_scripts" / "mevis" / "README.md"
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def published(folder, config="default", split="train"):
@@ -192,8 +188,8 @@ def test_a_kill_costs_one_shard(tmp_path, stop):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", PUBLISH, str(tmp_path)]
     options = {"cwd": tmp_path, "env": environment, "text": True}
-    whole = subprocess.run([*command, str(tmp_path / "whole"), ""], capture_output=True, timeout=120, **options)
-    assert whole.returncode == 0, whole.stderr
+    in_one_go = {"work": tmp_path / "whole", "data_dir": str(tmp_path), "max_shard_size": "1KB"}
+    publish("mevis", None, card=CARD, say=lambda _: None, **in_one_go)
     with subprocess.Popen([*command, str(tmp_path / "out"), stop], stdout=subprocess.PIPE, **options) as process:
         wanted = "train-00000.parquet" if stop == "between" else "inside"
         for line in process.stdout:

@@ -151,6 +151,10 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     corpus: ClassVar[str]
     #: Where its authors publish it.
     homepage: ClassVar[str] = ""
+    #: On what terms it may be passed on.
+    licence: ClassVar[Terms] = Terms(
+        "not stated", "nothing", "Its authors state no licence, so the right to pass it on is theirs."
+    )
     #: Which record of :func:`evqa.types.features` its rows are.
     record: ClassVar[str | None] = None
     #: Split -> the numbers of videos and rows that its authors state, one mapping per release.
@@ -175,8 +179,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     @classmethod
     def terms(cls, config: str) -> Terms:
-        """On what terms a config's rows may be passed on."""
-        return Terms("not stated", "nothing", "Its authors state no licence, so the right to pass it on is theirs.")
+        """On what terms a config's rows may be passed on; :attr:`licence`, where configs do not differ."""
+        return cls.licence
 
     def annotation_files(self, root: Path) -> list[Path]:
         """The files whose change changes rows, found below ``root``.
