@@ -26,11 +26,12 @@ from corpus_data import (
     write_many,
     write_mevis,
 )
+from PIL import Image
 from pycocotools import mask as coco
 
 import evqa
 from evqa.corpora.checks import compare_with_official, validate
-from evqa.corpora.reading import read_masks
+from evqa.corpora.reading import read_frames, read_masks
 from evqa.errors import DataError, EvqaError, MaskError, MissingDataError
 from evqa.types import features
 
@@ -281,6 +282,19 @@ def test_masks_of_another_size_than_the_frames_stay_as_they_are(tmp_path):
     assert "masks of object '0' are 24x40, the frames are 12x20" in validate(load("mevis", home))[0]
 
 
+def test_nothing_is_decoded_when_rows_are_made(tmp_path):
+    """Frames whose pixels are cut off: their first bytes say how large they are, and no more is read."""
+    home = write_mevis(tmp_path)
+    for file in (home / "train" / "JPEGImages").rglob("*.jpg"):
+        noise = np.random.default_rng(0).integers(0, 255, (HEIGHT * 20, WIDTH * 20, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file)
+        file.write_bytes(file.read_bytes()[:1000])
+    row = load("mevis", tmp_path)[0]
+    assert (row["height"], row["width"]) == (HEIGHT * 20, WIDTH * 20)
+    with pytest.raises(DataError, match="not a readable image"):
+        read_frames(row, [0])
+
+
 def test_an_edited_file_makes_new_rows(tmp_path):
     home = one_video(tmp_path, {"0": masklet(0, 3)})
     assert len(load("mevis", home)) == 1
@@ -430,8 +444,6 @@ def test_lv_vis_that_contradicts_itself(tmp_path, change, message):
 
 def test_palette_helper_is_a_palette(tmp_path):
     """The label maps of these tests are of the kind that is published."""
-    from PIL import Image
-
     palette_png(tmp_path / "x.png", shape(0) * 2)
     with Image.open(tmp_path / "x.png") as image:
         assert image.mode == "P"

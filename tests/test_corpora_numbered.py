@@ -90,6 +90,14 @@ def test_a_pickle_counted_as_the_file_stands_is_found_out(tmp_path):
         load("ref_youtube_vos", tmp_path, mask_order="insertion")
 
 
+def test_a_pickle_that_fits_neither_order_is_said(tmp_path, caplog):
+    home = write_youtube_vos(tmp_path, pickled=None)
+    write_pickle(home / "mask_dict.pkl", change=lambda v: v["8"].__setitem__(0, rle(shape(30), bytes)))
+    with caplog.at_level(logging.WARNING):
+        assert len(load("ref_youtube_vos", tmp_path)) == 15
+    assert "in neither order do all expressions of one object have the same masks" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

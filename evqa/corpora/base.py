@@ -24,6 +24,7 @@ import datasets
 
 from evqa.corpora.memory import forget
 from evqa.errors import DataError, EvqaError, MissingDataError
+from evqa.types import features
 
 __all__ = [
     "CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "register", "source_hash",
@@ -165,6 +166,16 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         kwargs["hash"] = source_hash()
         with self._named():
             super().__init__(*args, **kwargs)
+
+    def _info(self) -> datasets.DatasetInfo:
+        if self.record is None:
+            raise NotImplementedError
+        return datasets.DatasetInfo(
+            description=(type(self).__doc__ or "").strip(),
+            features=features(self.record),
+            homepage=self.homepage,
+            license=self.terms(self.config.name).licence,
+        )
 
     # -------------------------------------------------------------------- what a corpus must say
     def source_repo(self) -> str | None:

@@ -22,15 +22,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datasets
 import numpy as np
 
 from evqa.corpora.base import CorpusBuilder, CorpusConfig
 from evqa.corpora.json_index import Span, index_elements, read_span
-from evqa.corpora.media import relative
+from evqa.corpora.media import relative, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.errors import DataError, EvqaError, MissingDataError
-from evqa.types import Message, features
+from evqa.types import Message
 
 __all__ = ["ConversationConfig", "ConversationCorpus", "Source"]
 
@@ -106,19 +105,10 @@ class ConversationCorpus(CorpusBuilder):
         """Where the media of each annotation file are."""
         raise NotImplementedError
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=(type(self).__doc__ or "").strip(),
-            features=features("conversation"),
-            homepage=self.homepage,
-            license=self.terms(self.config.name).licence,
-        )
-
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
         roots = {place for source in self.sources(root, files) for place in (*source.images, *source.videos)}
-        tops = [path for place in roots for path in place.iterdir() if path.is_dir()]
-        return "\n".join(f"{path}:{path.stat().st_mtime_ns}" for path in sorted({*roots, *tops}))
+        return "\n".join(f"{place}:{place.stat().st_mtime_ns}:{tree_stamp(place)}" for place in sorted(roots))
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[_Group]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""

@@ -153,19 +153,25 @@ def read_frames(
     if resize not in (None, *get_args(Resize)):
         raise ValueError(f"resize must be one of {', '.join(get_args(Resize))}, not {resize!r}")
     resize = resize or ("torch" if _has_torch() else "pil")
-    found: dict[int, np.ndarray] = {}
     distinct = sorted(set(numbers))
-    for number, (name, data) in zip(distinct, _files(row, distinct, root, published), strict=True):
+    pixels = []
+    for name, data in _files(row, distinct, root, published):
         try:
-            found[number] = _decode(data, size, resize)
+            pixels.append(_decode(data, size, resize))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"the frame is not a readable image ({_first_line(error)})", entry=entry, file=name
-            ) from None
-    if len({pixels.shape for pixels in found.values()}) > 1:
-        sizes = sorted({pixels.shape[:2] for pixels in found.values()})
+            problem = f"the frame is not a readable image ({_first_line(error)})"
+            raise DataError(problem, entry=entry, file=name) from None
+    sizes = sorted({one.shape[:2] for one in pixels})
+    if size is None and len(sizes) > 1:
         raise DataError(f"the frames differ in size: {sizes}; pass size=", entry=entry)
-    return np.stack([found[number] for number in numbers])
+    if size is None or sizes == [tuple(size)]:
+        frames = np.stack(pixels)
+    elif len(sizes) == 1:  # at once: half the copies
+        frames = _resized(np.stack(pixels), size)
+    else:
+        frames = np.concatenate([_resized(one[None], size) for one in pixels])
+    places = [distinct.index(number) for number in numbers]
+    return frames if places == list(range(len(distinct))) else frames[places]
 
 
 def _files(
@@ -235,15 +241,18 @@ def _decode(data: bytes, size: tuple[int, int] | None, resize: Resize) -> np.nda
             # Decodes at half the size, where that is still twice as large as asked for: the difference is not seen.
             image.draft("RGB", (2 * size[1], 2 * size[0]))
         pixels = image.convert("RGB")
-    if size is None or pixels.size == (size[1], size[0]):
-        return np.asarray(pixels)
-    if resize == "pil":
-        return np.asarray(pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    if resize == "pil" and size is not None and pixels.size != (size[1], size[0]):
+        pixels = pixels.resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return np.asarray(pixels)
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """``[frames, h, w, 3]`` of another size, by torch."""
     import torch
 
-    planes = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None]  # [1, 3, h, w]
-    resized = torch.nn.functional.interpolate(planes, size=size, mode="bicubic", antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # [frames, 3, h, w]
+    resized = torch.nn.functional.interpolate(planes, size=tuple(size), mode="bicubic", antialias=True)
+    return resized.permute(0, 2, 3, 1).numpy()
 
 
 def _first_line(error: BaseException) -> str:
