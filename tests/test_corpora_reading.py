@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 
 import evqa
 from evqa import masks as rle_masks
-from evqa.corpora.base import register
+from evqa.corpora.base import register, source_hash
 from evqa.corpora.masklets import MaskDict
 from evqa.corpora.reading import PublishedFrames, read_clip, read_frames, read_masks
 from evqa.corpora.segmentation import Clip, Expression, SegmentationCorpus, Track
@@ -70,6 +70,19 @@ def test_a_corpus_in_one_file(tmp_path):
     with pytest.raises(MaskError, match="zoo: the mask of frame 0 under 'emu': neither") as error:
         evqa.load_dataset("zoo", data_dir=str(tmp_path))
     assert error.value.entry == "pen/1"
+
+
+def test_rows_are_made_anew_when_the_code_of_a_corpus_changes(tmp_path, monkeypatch):
+    import sys
+
+    (tmp_path / "my_zoo.py").write_text("class Mine: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = __import__("my_zoo").Mine
+    before = source_hash(mine)
+    assert before == source_hash(mine) != source_hash()
+    (tmp_path / "my_zoo.py").write_text("class Mine: answer = 42\n")
+    assert source_hash(mine) != before
+    del sys.modules["my_zoo"]
 
 
 def test_a_name_that_is_taken():

@@ -16,6 +16,7 @@ import importlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -89,12 +90,17 @@ def cache_folder(name: str) -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "evqa_unpacked" / name
 
 
-def source_hash() -> str:
-    """A hash of the code that makes rows, so that rows cached by an older version are made anew."""
+def source_hash(builder: type | None = None) -> str:
+    """A hash of the code that makes rows, so that rows cached by an older version are made anew.
+
+    Args:
+        builder: A builder, whose module counts too if it is not ours.
+    """
     digest = hashlib.sha256()
     here = Path(__file__).parent
     around = (here.parent / f"{name}.py" for name in ("types", "_features", "masks", "segments"))
-    for path in [*sorted(here.glob("*.py")), *around]:
+    theirs = getattr(sys.modules.get(builder.__module__), "__file__", None) if builder else None
+    for path in [*sorted(here.glob("*.py")), *around, *([Path(theirs)] if theirs else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -163,7 +169,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs["dataset_name"] = self.corpus
-        kwargs["hash"] = source_hash()
+        kwargs["hash"] = source_hash(type(self))
         with self._named():
             super().__init__(*args, **kwargs)
 
