@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+import evqa
+
 HEIGHT, WIDTH = 12, 20
 
 
@@ -107,3 +109,13 @@ def write_many(root: Path, rows: int = 150) -> Path:
     write_json(home / "mask_dict.json", {str(number): masklet(number, 1) for number in range(5)})
     write_frames(home / "JPEGImages" / "aa", ["00000.jpg"])
     return root
+
+
+def load(name: str, root: Path, split: str = "train", **options: Any) -> Any:
+    """A split of a corpus on disk."""
+    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
+
+
+def decoded(item: Mapping[str, Any]) -> dict[int, np.ndarray]:
+    """frame -> mask of one object, decoded by pycocotools."""
+    return {mask["frame"]: coco.decode(mask["rle"]) for mask in item["masks"]}

@@ -8,7 +8,19 @@ import shutil
 
 import numpy as np
 import pytest
-from corpus_data import HEIGHT, WIDTH, expression, palette_png, rle, shape, videos, write_frames, write_json
+from corpus_data import (
+    HEIGHT,
+    WIDTH,
+    decoded,
+    expression,
+    load,
+    palette_png,
+    rle,
+    shape,
+    videos,
+    write_frames,
+    write_json,
+)
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -16,20 +28,7 @@ import evqa
 from evqa.corpora.reading import read_clip
 from evqa.errors import DataError, MaskError, MissingDataError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def load(name, root, split="train", **options):
-    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
-
-
-def decoded(item):
-    return {mask["frame"]: coco.decode(mask["rle"]) for mask in item["masks"]}
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 # -------------------------------------------------------------------------------------------- Ref-SAV

@@ -15,12 +15,7 @@ from evqa.corpora.checks import validate
 from evqa.errors import DataError, MissingDataError
 from evqa.types import features
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def load(name, root, **options):

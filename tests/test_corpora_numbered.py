@@ -10,7 +10,7 @@ import random
 
 import numpy as np
 import pytest
-from corpus_data import FRAMES, HEIGHT, WIDTH, palette_png, rle, shape, videos, write_frames, write_json
+from corpus_data import FRAMES, HEIGHT, WIDTH, load, palette_png, rle, shape, videos, write_frames, write_json
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -18,16 +18,7 @@ import evqa
 from evqa.corpora.checks import validate
 from evqa.errors import ArchiveError, DataError, MaskError
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def load(name, root, split="train", **options):
-    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def mask_of(row, frame=0):
@@ -97,6 +88,14 @@ def test_a_pickle_counted_as_the_file_stands_is_found_out(tmp_path):
     assert all((mask_of(row) == shape(OBJECTS[row["video_id"], row["objects"][0]["object_id"]])).all() for row in rows)
     with pytest.raises(ValueError, match="mask_order must be one of text, file"):
         load("ref_youtube_vos", tmp_path, mask_order="insertion")
+
+
+def test_a_pickle_that_fits_neither_order_is_said(tmp_path, caplog):
+    home = write_youtube_vos(tmp_path, pickled=None)
+    write_pickle(home / "mask_dict.pkl", change=lambda v: v["8"].__setitem__(0, rle(shape(30), bytes)))
+    with caplog.at_level(logging.WARNING):
+        assert len(load("ref_youtube_vos", tmp_path)) == 15
+    assert "in neither order do all expressions of one object have the same masks" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,12 @@ from PIL import Image
 from pycocotools import mask as coco
 
 import evqa
+from evqa.corpora.base import builder_class
 from evqa.corpora.checks import validate
 from evqa.corpora.reading import read_clip
 from evqa.report.picture import draw_row
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 ROWS = {
@@ -43,6 +39,12 @@ def test_rows_with_pixels(shared, tmp_path, name):
     assert {split: len(rows) for split, rows in splits.items()} == ROWS[name]
     for rows in splits.values():
         assert validate(rows) == []
+    # What is listed can be handed to other processes, and read there.
+    builder = builder_class(name)(data_dir=str(shared / "data" / "corpora" / "data"))
+    root = shared / "data" / "corpora" / "data"
+    listed = pickle.loads(pickle.dumps(builder.list_rows(root, builder.annotation_files(root))))
+    again = [builder.read_row(row)[0] for item in listed["train"] for row in builder.expand(item)]
+    assert again == splits["train"]["entry_id"][:]
     row = splits["train"][-1]
     clip = read_clip(row, [0, row["num_frames"] - 1], (96, 170))
     assert clip.frames.std() > 20

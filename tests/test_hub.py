@@ -104,7 +104,7 @@ def test_a_corpus_is_published_and_loaded_without_evqa(hub, tmp_path):
     script = str(ROOT / "dataset_scripts" / "mevis" / "publish.py")
 
     def run(*more):
-        command = [sys.executable, script, "--repo", "someone/mevis", "--data-dir", str(tmp_path / "data"), *more]
+        command = [sys.executable, script, "--repo", "evqa/mevis", "--data-dir", str(tmp_path / "data"), *more]
         return subprocess.run(command, env=hub, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
     write_many(tmp_path / "data")
@@ -116,8 +116,8 @@ def test_a_corpus_is_published_and_loaded_without_evqa(hub, tmp_path):
     load = """
 import io, json, sys
 from datasets import get_dataset_config_names, load_dataset
-rows = load_dataset("someone/mevis", split="train", download_mode="force_redownload")
-frames = load_dataset("someone/mevis", "frames", split="train")
+rows = load_dataset("evqa/mevis", split="train", download_mode="force_redownload")
+frames = load_dataset("evqa/mevis", "frames", split="train")
 assert "evqa" not in sys.modules
 from PIL import Image
 from pycocotools import mask
@@ -127,11 +127,15 @@ print(rows.features["objects"].feature["masks"].feature["rle"]["counts"].dtype)
 """
     assert python(load, hub, tmp_path).splitlines() == ["150 cat 7 15", "(20, 12) ['00000.jpg']", "binary"]
     card = """
+import evqa
+from datasets import load_dataset
+print(load_dataset("evqa/mevis", split="train")[149]["expression"])  # evqa does not hide what is published
 from huggingface_hub import HfApi, hf_hub_download
-print(open(hf_hub_download("someone/mevis", "README.md", repo_type="dataset")).read())
-print(HfApi().list_repo_files("someone/mevis", repo_type="dataset"))
+print(open(hf_hub_download("evqa/mevis", "README.md", repo_type="dataset")).read())
+print(HfApi().list_repo_files("evqa/mevis", repo_type="dataset"))
 """
     text = python(card, hub, tmp_path)
+    assert text.startswith("cat 149")
     assert "license: cc-by-nc-sa-4.0" in text
     assert all(f"config_name: {config}" in text for config in ("default", "frames"))
     assert "| `entry_id` | `video_id/expression_id`" in text

@@ -102,7 +102,7 @@ def test_an_index_is_small_beside_what_it_points_to(tmp_path):
     """The point of it: nothing is parsed, so memory does not grow with the masks."""
     import tracemalloc
 
-    file = write(tmp_path, json.dumps({str(number): [number] * 20_000 for number in range(100)}))
+    file = write(tmp_path, json.dumps({str(number): [number] * 2_000 for number in range(100)}))
     index_members(file)  # numpy's own first use
     tracemalloc.start()
     spans = index_members(file)

@@ -26,11 +26,7 @@ ROOT = Path(__file__).parents[1]
 CARD = ROOT / "dataset_scripts" / "mevis" / "README.md"
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def published(folder, config="default", split="train"):
@@ -121,6 +117,9 @@ def test_with_permission_the_frames_of_a_video_are_there_once(tmp_path):
     assert (read_frames(row, [3, 7], published=PublishedFrames(frames)) == read_frames(ours, [3, 7])).all()
     manifest = json.loads((tmp_path / "out" / "frames" / "manifest.json").read_text())
     assert manifest["permission"] == "Ms Example, by letter"
+    options["work"] = tmp_path / "rows"
+    publish("groundmore", None, permission="Ms Example, for the questions alone", rows_only=True, **options)
+    assert not (tmp_path / "rows" / "frames").exists()
 
 
 def test_images_go_into_the_rows_of_a_conversation(tmp_path):
@@ -133,12 +132,24 @@ def test_images_go_into_the_rows_of_a_conversation(tmp_path):
     assert (text["images"], with_image["image_names"]) == ([], [IMAGE])
 
 
+def test_rows_that_cannot_be_read_stop_it_or_are_counted(tmp_path):
+    write_many(tmp_path, 10)
+    write_json(tmp_path / "mevis" / "train" / "mask_dict.json", {str(number): [None] * number for number in range(5)})
+    options = {"card": CARD, "work": tmp_path / "out", "data_dir": str(tmp_path), "accept_problems": True}
+    with pytest.raises(DataError, match="0 masks under '0' for a video of 1 frames"):
+        publish("mevis", None, say=lambda _: None, **options)
+    said = []
+    publish("mevis", None, say=said.append, on_error="skip", **options)
+    assert "8 rows could not be read and are left out" in said
+    assert json.loads((tmp_path / "out" / "default" / "manifest.json").read_text())["left_out"] == 8
+
+
 def test_rows_that_are_wrong_are_not_published_unawares(tmp_path):
     write_many(tmp_path, 3)
     write_json(tmp_path / "mevis" / "train" / "mask_dict.json", {str(number): [None] for number in range(5)})
     options = {"card": CARD, "work": tmp_path / "out", "data_dir": str(tmp_path)}
     said = []
-    with pytest.raises(DataError, match="3 rows are readable but wrong"):
+    with pytest.raises(DataError, match="3 things are readable but wrong"):
         publish("mevis", None, say=said.append, **options)
     assert "train aa/0: object '0' is in no frame" in said
     publish("mevis", None, say=said.append, accept_problems=True, **options)
@@ -192,8 +203,8 @@ def test_a_kill_costs_one_shard(tmp_path, stop):
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", PUBLISH, str(tmp_path)]
     options = {"cwd": tmp_path, "env": environment, "text": True}
-    whole = subprocess.run([*command, str(tmp_path / "whole"), ""], capture_output=True, timeout=120, **options)
-    assert whole.returncode == 0, whole.stderr
+    in_one_go = {"work": tmp_path / "whole", "data_dir": str(tmp_path), "max_shard_size": "1KB"}
+    publish("mevis", None, card=CARD, say=lambda _: None, **in_one_go)
     with subprocess.Popen([*command, str(tmp_path / "out"), stop], stdout=subprocess.PIPE, **options) as process:
         wanted = "train-00000.parquet" if stop == "between" else "inside"
         for line in process.stdout:

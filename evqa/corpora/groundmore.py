@@ -206,7 +206,7 @@ def _listing(folder: Path) -> tuple[list[tuple[int, str]], frozenset[str]]:
                 raise DataError(f"the image {name!r} has no number in its name", file=folder)
             images.append((int(number[1]), name))
     if not images:
-        raise MissingDataError("the clip has no images", file=folder / "images")
+        raise MissingDataError('the clip has no images; on_error="skip" leaves such rows out', file=folder / "images")
     images.sort()
     if len({number for number, _ in images}) < len(images):
         raise DataError("two images of the clip have one number", file=folder / "images")

@@ -85,6 +85,7 @@ def publish(
     private: bool = False,
     max_shard_size: str = "500MB",
     accept_problems: bool = False,
+    rows_only: bool = False,
     say: Callable[[str], None] = print,
     **options: Any,
 ) -> Path:
@@ -101,6 +102,7 @@ def publish(
         private: Create a private repository.
         max_shard_size: Such as ``"500MB"``; of the rows in memory, so that files are somewhat smaller.
         accept_problems: Publish rows that are readable but wrong (:func:`evqa.corpora.checks.validate`).
+        rows_only: Leave frames, clips and images out, also where they may go along.
         say: Told what happens.
         options: Options of the corpus.
 
@@ -112,7 +114,7 @@ def publish(
         EvqaError: A row cannot be read.
     """
     cls = builder_class(name)
-    media = what_may_be_published(cls, config or "default", permission)
+    media = what_may_be_published(cls, config or "default", permission) and not rows_only
     terms = cls.terms(config or "default")
     builder = cls(config_name=config, data_dir=data_dir, **options)
     builder.download_and_prepare()
@@ -122,18 +124,20 @@ def publish(
         say(problem)
     if problems and not accept_problems:
         raise DataError(
-            f"{len(problems)} rows are readable but wrong, see above; --accept-problems publishes them", file=data_dir
+            f"{len(problems)} things are readable but wrong, see above; --accept-problems publishes them", file=data_dir
         )
-    said = f"{cls.corpus}: {terms.licence}"
-    say(
-        f"{said}; "
-        + ("with frames, clips and images" if media else f"without frames, clips and images. {terms.reason}")
-    )
+    if skipped := builder.skipped():
+        say(f"{len(skipped)} rows could not be read and are left out")
+    what = "with frames, clips and images" if media else f"without frames, clips and images. {terms.reason}"
+    say(f"{cls.corpus}: {terms.licence}; {what}")
     publication = Publication(
         cls.corpus, builder.config.name, hashlib.sha256(f"{builder.config_id}{builder.hash}".encode()).hexdigest()[:16],
         media, convert_file_size_to_int(max_shard_size),
     )  # fmt: skip
-    about = {"licence": terms.licence, "permission": permission, "problems": len(problems), "evqa": evqa.__version__}
+    about = {
+        "licence": terms.licence, "permission": permission, "problems": len(problems), "left_out": len(skipped),
+        "evqa": evqa.__version__,
+    }  # fmt: skip
     root = Path(builder.config.data_dir) if builder.config.data_dir else None
     parts = {publication.config: {split: _row_tables(rows, media, root) for split, rows in splits.items()}}
     if media and any(_has_folders(rows) for rows in splits.values()):
@@ -244,6 +248,7 @@ def main(name: str, card: Path, text: str | None) -> int:
     parser.add_argument("--config", help="config of the corpus, if it has several")
     parser.add_argument("--work", type=Path, help="folder of the shards (default: published/NAME)")
     parser.add_argument("--permission", metavar="WHO ALLOWED WHAT", help="publish what the terms alone do not allow")
+    parser.add_argument("--rows-only", action="store_true", help="leave frames, clips and images out in any case")
     parser.add_argument("--accept-problems", action="store_true", help="publish rows that are readable but wrong")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help="option of the corpus")
     parser.add_argument("--private", action="store_true", help="make the repository private")
@@ -254,6 +259,7 @@ def main(name: str, card: Path, text: str | None) -> int:
             name, arguments.repo, card=card, work=arguments.work or Path("published") / name, config=arguments.config,
             data_dir=arguments.data_dir, permission=arguments.permission, private=arguments.private,
             max_shard_size=arguments.max_shard_size, accept_problems=arguments.accept_problems,
+            rows_only=arguments.rows_only,
             **parse_options(arguments.option),
         )  # fmt: skip
     except EvqaError as error:

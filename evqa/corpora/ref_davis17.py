@@ -62,14 +62,10 @@ class RefDavis17(SegmentationCorpus):
     )
     BUILDER_CONFIG_CLASS = RefYouTubeVosConfig
     official = {"train": [{"videos": 60}], "valid": [{"videos": 30}]}
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "DAVIS: BSD-3-Clause; expressions: not stated", "nothing",
-            "The expressions' authors (MPI) state no licence, so the right to pass them on is theirs.",
-        )  # fmt: skip
+    licence = Terms(
+        "DAVIS: BSD-3-Clause; expressions: not stated", "nothing",
+        "The expressions' authors (MPI) state no licence, so the right to pass them on is theirs.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

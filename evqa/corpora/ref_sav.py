@@ -71,14 +71,10 @@ class RefSav(SegmentationCorpus):
     corpus = "ref_sav"
     homepage = "https://huggingface.co/datasets/Dense-World/Sa2VA-Training"
     BUILDER_CONFIG_CLASS = RefSavConfig
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "SA-V: CC BY 4.0; descriptions: not stated", "nothing",
-            "The descriptions' authors (Sa2VA) state no licence for them, so the right to pass them on is theirs.",
-        )  # fmt: skip
+    licence = Terms(
+        "SA-V: CC BY 4.0; descriptions: not stated", "nothing",
+        "The descriptions' authors (Sa2VA) state no licence for them, so the right to pass them on is theirs.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

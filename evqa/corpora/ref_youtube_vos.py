@@ -57,11 +57,7 @@ class RefYouTubeVos(SegmentationCorpus):
     homepage = "https://youtube-vos.org/dataset/rvos/"
     BUILDER_CONFIG_CLASS = RefYouTubeVosConfig
     official = {"train": [{"videos": 3471, "rows": 12913}], "valid": [{"videos": 202}], "test": [{"videos": 305}]}
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms("CC BY 4.0 (annotations)", "annotations", "The clips belong to those who put them on YouTube.")
+    licence = Terms("CC BY 4.0 (annotations)", "annotations", "The clips belong to those who put them on YouTube.")
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

@@ -74,14 +74,10 @@ class ViCaS(SegmentationCorpus):
     corpus = "vicas"
     homepage = "https://github.com/Ali2500/ViCaS"
     BUILDER_CONFIG_CLASS = ViCaSConfig
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "CC; not for commercial use (the authors' terms of use)", "annotations",
-            "Its authors publish the annotations and, for copyright reasons, not the clips, which are those of Oops.",
-        )  # fmt: skip
+    licence = Terms(
+        "CC; not for commercial use (the authors' terms of use)", "annotations",
+        "Its authors publish the annotations and, for copyright reasons, not the clips, which are those of Oops.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""
