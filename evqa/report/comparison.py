@@ -43,7 +43,7 @@ class _Watched(Mapping[str, Prediction]):
 
     def __init__(self, predictions: Mapping[str, Prediction]):
         self._predictions = predictions
-        self.parts: set[str] = set()
+        self.parts = {"answer"}  # what every system is asked for: one that never answers has 0, not nothing
 
     def __len__(self) -> int:
         return len(self._predictions)
@@ -167,6 +167,8 @@ class Comparison:
         """For a terminal: the table, then each system against the baseline."""
         blocks = [_align([["percent", *self.metrics], *self._rows(dash="-", interval=" [{low:.1f}, {high:.1f}]")])]
         for name, lines in self.tests.items():
+            if not lines:
+                continue
             rows = [[f"{name} - {self.baseline}", "difference", "", "p", "p (Holm)", "McNemar p"]]
             for metric, line in lines.items():
                 mcnemar = f"{line['mcnemar_p']:.4f}" if "mcnemar_p" in line else ""
