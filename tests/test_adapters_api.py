@@ -8,11 +8,10 @@ import io
 import json
 import threading
 import time
-from pathlib import Path
 
-import numpy as np
+import api_helpers
 import pytest
-from make_data import benchmark
+from api_helpers import GOOD, KEY, chat, go
 from PIL import Image
 from scripted_server import ScriptedServer, sleeping
 
@@ -21,52 +20,8 @@ from evqa.adapters._api import Budget, Prices, redacted, retry_after, without_se
 from evqa.engine import run
 from evqa.errors import AdapterError, DataError, SetupError
 from evqa.prompts import load_prompts
-from evqa.scoring import score
 
-KEY = "sk-" + "secret" * 4
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    pytest.importorskip("av")
-    from evqa.video import write_clip
-
-    clip = tmp_path_factory.mktemp("clip") / "c.mp4"
-    frames = np.zeros((12, 48, 64, 3), np.uint8)
-    frames[..., 1] = 20 * np.arange(12)[:, None, None]
-    write_clip(clip, frames, 6.0)
-    picture = Image.new("RGB", (32, 24), "red")
-    return [{**r, "video": {"path": str(clip), "bytes": None}, "spatial_options": [picture] * 4} for r in benchmark(6)]
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("GEMINI_API_KEY", KEY)
-    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
-
-
-def chat(text, finish="stop", **message):
-    return 200, {}, {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-    }  # fmt: skip
-
-
-GOOD = json.dumps({"answer": "B", "segments": [[0.5, 1.0]], "referring_expressions": ["the box"]})
-
-
-def go(url, rows, folder, task="gen", *, name="openai:m", retries=2, pauses=None, **options):
-    options = {
-        "base_url": f"{url}/v1" if name.startswith("openai") else url,
-        "timeout": 5.0,
-        "concurrency": 1,
-        **options,
-    }
-    adapter = load_adapter(name, **options)
-    pauses = [] if pauses is None else pauses
-    return run(adapter, rows, folder, task=task, retries=retries, progress=False, sleep=pauses.append)
+rows, keys = api_helpers.rows, api_helpers.keys
 
 
 # --------------------------------------------------------------------------------------------- what is sent
@@ -261,11 +216,20 @@ def test_no_key_at_all(monkeypatch):
 # --------------------------------------------------------------------------------------- many at once
 def test_requests_run_at_the_same_time_and_each_is_recorded_once(rows, tmp_path):
     many = [{**rows[i % 6], "entry_id": f"r{i}"} for i in range(40)]
-    with ScriptedServer(sleeping(0.05, chat(GOOD))) as server:
-        result = go(server.url, many, tmp_path, concurrency=8)
+    met = threading.Event()
+
+    def answer(*_):
+        if server.at_once >= 4:
+            met.set()
+        met.wait(20)  # nobody is answered until four have come
+        return chat(GOOD)
+
+    with ScriptedServer(answer) as server:
+        result = go(server.url, many, tmp_path, concurrency=8, timeout=60.0)
     assert result.done == 40
     assert len(server.requests) == 40
-    assert 4 <= server.most_at_once <= 8
+    assert met.is_set()
+    assert server.most_at_once <= 8
     assert sorted(result.log.predictions()) == sorted(r["entry_id"] for r in many)
 
 
@@ -353,131 +317,3 @@ def test_prompt_files(tmp_path):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             load_prompts(path)
-
-
-# --------------------------------------------------------------------------------------------- gemini
-def candidates(text, finish="STOP", thought=None):
-    parts = ([{"text": thought, "thought": True}] if thought else []) + ([{"text": text}] if text is not None else [])
-    return 200, {}, {
-        "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": finish}],
-        "usageMetadata": {"promptTokenCount": 500, "candidatesTokenCount": 20, "thoughtsTokenCount": 30},
-    }  # fmt: skip
-
-
-def test_gemini_sends_the_clip_along(rows, tmp_path):
-    with ScriptedServer(lambda *_: candidates(GOOD, thought="Hm, A?")) as server:
-        log = go(server.url, rows[:1], tmp_path, name="gemini", fps=2.0).log
-    _, path, body, headers = server.requests[0]
-    assert path.endswith("gemini-2.5-pro:generateContent")
-    video, text = body["contents"][0]["parts"]
-    assert video["videoMetadata"]["fps"] == 2.0
-    assert base64.urlsafe_b64decode(video["inlineData"]["data"]) == Path(rows[0]["video"]["path"]).read_bytes()
-    assert "2.0 seconds long" in text["text"]
-    assert body["generationConfig"]["responseMimeType"] == "application/json"
-    got = log.predictions()["e000"]
-    assert (got.answer, got.raw_text) == ("B", GOOD)
-    assert got.usage == {"input_tokens": 500, "output_tokens": 50}
-    assert {k.lower(): v for k, v in headers.items()}["x-goog-api-key"] == KEY
-    assert KEY not in json.dumps(log.manifest)
-
-
-def test_gemini_uploads_large_clips_and_deletes_them(rows, tmp_path):
-    state = iter(["PROCESSING", "ACTIVE"])
-
-    def answer(method, path, body):
-        if path.startswith("/upload") and isinstance(body, dict):
-            return 200, {"X-Goog-Upload-URL": f"{server.url}/upload/put", "x-goog-upload-status": "active"}, {}
-        if path.startswith("/upload"):
-            file = {"name": "files/abc", "uri": "https://files/abc", "mimeType": "video/mp4", "state": next(state)}
-            return 200, {"x-goog-upload-status": "final"}, {"file": file}
-        if method == "GET":
-            return (
-                200,
-                {},
-                {"name": "files/abc", "uri": "https://files/abc", "mimeType": "video/mp4", "state": next(state)},
-            )
-        if method == "DELETE":
-            return 200, {}, {}
-        return candidates("B")
-
-    with ScriptedServer(answer) as server:
-        got = go(server.url, rows[:1], tmp_path, name="gemini", inline_limit=10).log.predictions()["e000"]
-    assert got.status == "ok", got.detail
-    asked = next(body for _, path, body, _ in server.requests if path.endswith("generateContent"))
-    file = asked["contents"][0]["parts"][0]["fileData"]
-    assert (file.get("fileUri") or file.get("file_uri")) == "https://files/abc", file
-    assert server.requests[-1][0] == "DELETE"
-
-    state = iter(["ACTIVE", "ACTIVE"])
-    calls = iter([(500, {}, {"error": {"code": 500, "message": "x"}}), candidates("B")])
-
-    def flaky(method, path, body):
-        return next(calls) if path.endswith("generateContent") else answer(method, path, body)
-
-    with ScriptedServer(flaky) as server:
-        got = go(server.url, rows[:1], tmp_path / "again", name="gemini", inline_limit=10).log.predictions()["e000"]
-    assert got.status == "ok", got.detail
-    assert [method for method, *_ in server.requests].count("DELETE") == 2  # also after a failure
-
-
-def test_a_failed_upload_is_tried_again(rows, tmp_path):
-    script = iter([(503, {}, {"error": {"code": 503, "message": "x"}}), None])
-
-    def answer(method, path, body):
-        if path.startswith("/upload") and isinstance(body, dict):
-            bad = next(script, None)
-            return bad or (200, {"X-Goog-Upload-URL": f"{server.url}/upload/put", "x-goog-upload-status": "active"}, {})
-        if path.startswith("/upload"):
-            file = {"name": "files/abc", "uri": "https://files/abc", "mimeType": "video/mp4", "state": "ACTIVE"}
-            return 200, {"x-goog-upload-status": "final"}, {"file": file}
-        return (200, {}, {}) if method == "DELETE" else candidates("B")
-
-    pauses = []
-    with ScriptedServer(answer) as server:
-        got = go(server.url, rows[:1], tmp_path, name="gemini", inline_limit=10, pauses=pauses).log.predictions()[
-            "e000"
-        ]
-    assert got.status == "ok", got.detail
-    assert len(pauses) == 1
-
-
-@pytest.mark.parametrize(
-    ("reply", "status"),
-    [
-        (candidates(None), "empty_output"), (candidates(None, "SAFETY"), "refused"), (candidates('{"answer": "B', "MAX_TOKENS"), "truncated"),
-        ((200, {}, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}), "refused"), ((200, {}, {}), "transient_error"),
-        ((200, {}, b'{"candidates": [{"con'), "transient_error"), ((500, {}, {"error": {"code": 500, "message": "x"}}), "transient_error"),
-        ((400, {}, {"error": {"code": 400, "message": "bad video"}}), "adapter_error"), (("cut", {}, b""), "transient_error"),
-    ],
-)  # fmt: skip
-def test_gemini_replies_have_names(rows, tmp_path, reply, status):
-    with ScriptedServer(lambda *_: reply) as server:
-        got = go(server.url, rows[:1], tmp_path, name="gemini", retries=0).log.predictions()["e000"]
-    assert (got.status, got.answer) == (status, None), got.detail
-    assert KEY not in json.dumps(got.to_json())
-
-
-def test_gemini_pauses_and_final_errors(rows, tmp_path):
-    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "13s"}]
-    script = iter([(429, {}, {"error": {"code": 429, "message": "quota", "details": details}}), candidates(GOOD)])
-    pauses = []
-    with ScriptedServer(lambda *_: next(script)) as server:
-        assert go(server.url, rows[:1], tmp_path / "a", name="gemini", pauses=pauses).failed == 0
-    assert pauses == [13]
-    reply = (
-        400,
-        {},
-        {"error": {"code": 400, "message": "API key not valid", "details": [{"reason": "API_KEY_INVALID"}]}},
-    )
-    with ScriptedServer(lambda *_: reply) as server, pytest.raises(SetupError):
-        go(server.url, rows, tmp_path / "b", name="gemini")
-
-
-def test_gemini_mcq_scores(rows, tmp_path):
-    def answer(method, path, body):
-        text = body["contents"][0]["parts"][1]["text"]
-        return candidates("B" if "time span" in text else "A")
-
-    with ScriptedServer(answer) as server:
-        log = go(server.url, rows, tmp_path, task="mcq", name="gemini", concurrency=3).log
-    assert score(log.predictions(), rows)["temporal_accuracy"] == 100.0

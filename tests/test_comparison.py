@@ -80,6 +80,17 @@ def test_tests_are_those_of_scoring_corrected(table, rows):
     assert "*" in next(x for x in table.render("text").splitlines() if x.startswith("grounded_7b"))
 
 
+def test_few_videos_earn_no_star(rows):
+    few = rows[:30]  # of 15 videos
+    table = compare_systems(
+        {"a": predictions(few, lambda i: False), "b": predictions(few, lambda i: True)}, few, bootstrap=100
+    )
+    assert table.tests["b"]["accuracy"]["p_holm"] < 0.05
+    assert not table.significant("b", "accuracy")
+    assert "*" not in table.render("text")
+    assert any("Fewer than 20 videos" in note for note in table.notes())
+
+
 def test_holm_by_hand():
     lines = [{"p": p} for p in (0.01, 0.04, 0.03, 0.005)]
     _holm(lines)
@@ -137,6 +148,8 @@ def test_mcq_and_failures(rows):
     assert not table.has("a", "spatial_accuracy")
     assert not table.has("a", "all_three_accuracy")
     assert "a: 30 failed of 60 entries." in table.notes()
+    silent = {row["entry_id"]: Prediction.failure(row["entry_id"], "refused", "no") for row in rows}
+    assert compare_systems({"a": silent}, rows, bootstrap=0).has("a", "accuracy")  # 0, not missing: it was asked
 
 
 def test_from_the_command_line(tmp_path, capsys, monkeypatch):

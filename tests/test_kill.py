@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from api_helpers import candidates, chat
 from make_data import benchmark
 from scripted_server import ScriptedServer
-from test_adapters_api import candidates, chat
 
 from evqa.runlog import RunLog
 from evqa.scoring import score

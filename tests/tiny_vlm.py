@@ -12,7 +12,7 @@ SPECIAL = [
     "<pad>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>",
     "<image>", "<video>", "<img>", "</img>", "<IMG_CONTEXT>",
 ]  # fmt: skip
-VOCABULARY = 256 + len(SPECIAL)
+VOCABULARY = 256 + len(SPECIAL) + 1  # room for what a model is taught to say
 
 _TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% for c in m.content %}{% if c.type == 'image' %}IMAGE"
@@ -144,7 +144,7 @@ def _internvl(tokenizer, ids):
             "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
             "image_size": [28, 28], "patch_size": [14, 14],
         },
-        text_config=_text("qwen2"), image_token_id=ids["<IMG_CONTEXT>"], image_seq_length=1,
+        text_config=_text("qwen2"), image_token_id=ids["<IMG_CONTEXT>"], image_seq_length=1, tie_word_embeddings=False,
     )  # fmt: skip
     size = {"height": 28, "width": 28}
     processor = t.InternVLProcessor(
@@ -163,7 +163,7 @@ def _llava_onevision(tokenizer, ids):
             "num_attention_heads": 2, "image_size": 28, "patch_size": 14, "vision_use_head": False,
         },
         text_config=_text("qwen2"), image_token_index=ids["<|image_pad|>"], video_token_index=ids["<|video_pad|>"],
-        image_grid_pinpoints=[[28, 28], [28, 56], [56, 28]],
+        image_grid_pinpoints=[[28, 28], [28, 56], [56, 28]], tie_word_embeddings=False,
     )  # fmt: skip
     size = {"height": 28, "width": 28}
     processor = t.LlavaOnevisionProcessor(
@@ -192,19 +192,22 @@ def _teach(model, chain: list[int]) -> None:
 
 
 def save(family: str, folder: Path, *, says: str | None = None) -> Path:
-    """Write a model; with ``says`` (different letters) one that always says just that, whatever it is shown."""
+    """Write a model; with ``says`` one that always says just that text, as one token, whatever it is shown."""
     import torch
 
     tokenizer = _tokenizer()
     ids = _ids(tokenizer)
+    if says is not None:
+        tokenizer.add_tokens([says])
     torch.manual_seed(0)
     model, processor = BUILDERS[family](tokenizer, ids)
-    with torch.no_grad():  # larger weights: random answers that depend on what is asked and shown
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(20.0 if family == "internvl" else 8.0)
+    with torch.no_grad():
         if says is not None:
-            _teach(model, [tokenizer.convert_tokens_to_ids(token) for token in ("Ċ", *says, "<|im_end|>")])
+            _teach(model, tokenizer.convert_tokens_to_ids(["Ċ", says, "<|im_end|>"]))
+        else:  # larger weights: random answers that depend on what is asked and shown
+            for parameter in model.parameters():
+                if parameter.ndim > 1:
+                    parameter.mul_(20.0 if family == "internvl" else 8.0)
     model.generation_config.eos_token_id = ids["<|im_end|>"]
     model.generation_config.pad_token_id = ids["<pad>"]
     model.save_pretrained(folder)

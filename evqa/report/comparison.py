@@ -24,6 +24,9 @@ MAIN_METRICS = {
     "mcq": ("qa_accuracy", "temporal_accuracy", "spatial_accuracy", "overall_accuracy", "all_three_accuracy"),
 }
 
+# With fewer, a bootstrap over videos is too sure of itself (see evqa.scoring.uncertainty).
+FEW_VIDEOS = 20
+
 # Which parts of a prediction a metric speaks of; a metric that is not here speaks of the answer alone.
 _NEEDS = (
     (re.compile(r"J|F|J&F"), {"masks"}),
@@ -43,7 +46,7 @@ class _Watched(Mapping[str, Prediction]):
 
     def __init__(self, predictions: Mapping[str, Prediction]):
         self._predictions = predictions
-        self.parts: set[str] = set()
+        self.parts = {"answer"}  # what every system is asked for: one that never answers has 0, not nothing
 
     def __len__(self) -> int:
         return len(self._predictions)
@@ -104,6 +107,7 @@ class Comparison:
         self.bounds = tuple(bounds)
         compared = [name for name in systems if name not in bounds]
         self.baseline = compared[0]
+        self.videos = len({entry.cluster for entry in systems[self.baseline].entries})
         self.tests = {name: self._tests(name, resamples) for name in compared[1:]}
         _holm([line for lines in self.tests.values() for line in lines.values()])
 
@@ -133,8 +137,8 @@ class Comparison:
         return text + ("*" if self.significant(name, metric) else "")
 
     def significant(self, name: str, metric: str) -> bool:
-        """Whether the difference from the baseline survives Holm's correction at 5 %."""
-        return self.tests.get(name, {}).get(metric, {}).get("p_holm", 1.0) < 0.05
+        """Whether the difference from the baseline survives Holm's correction at 5 %; never so on very few videos."""
+        return self.videos >= FEW_VIDEOS and self.tests.get(name, {}).get(metric, {}).get("p_holm", 1.0) < 0.05
 
     def _rows(self, *, dash: str, interval: str) -> list[list[str]]:
         return [
@@ -145,12 +149,13 @@ class Comparison:
     def notes(self) -> list[str]:
         """What a reader has to know about the table."""
         first = self.systems[self.baseline]
-        videos = len({entry.cluster for entry in first.entries})
         out = [
             f"Percent, protocol {first.protocol} {first['protocol_version']}, task {first.task}, "
-            f"{first['num_samples']} entries of {videos} videos; 95 % intervals from a bootstrap over videos."
+            f"{first['num_samples']} entries of {self.videos} videos; 95 % intervals from a bootstrap over videos."
         ]
-        if self.tests:
+        if self.videos < FEW_VIDEOS:
+            out.append(f"Fewer than {FEW_VIDEOS} videos: intervals are too narrow, p too small, and no star is given.")
+        elif self.tests:
             out.append(
                 f"*: differs from {self.baseline} at 5 %, paired bootstrap, Holm's correction over all tests shown."
             )
@@ -167,6 +172,8 @@ class Comparison:
         """For a terminal: the table, then each system against the baseline."""
         blocks = [_align([["percent", *self.metrics], *self._rows(dash="-", interval=" [{low:.1f}, {high:.1f}]")])]
         for name, lines in self.tests.items():
+            if not lines:
+                continue
             rows = [[f"{name} - {self.baseline}", "difference", "", "p", "p (Holm)", "McNemar p"]]
             for metric, line in lines.items():
                 mcnemar = f"{line['mcnemar_p']:.4f}" if "mcnemar_p" in line else ""
