@@ -124,6 +124,7 @@ def test_address_holds_filters_and_entry(page, made):
     page.goto(f"{address}#show=wrong&run=first&type=what&sort=tiou&q=question")
     expect(page.locator("#shows [data-show=wrong]")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#field-q")).to_have_value("question")
+    expect(page.locator("#entries-heading")).to_be_in_viewport()
     before = shown(page)
     press(page, "failed")
     again = page.url
@@ -152,9 +153,7 @@ def test_link_of_an_entry_and_of_a_cell_of_the_matrix(page, made):
     page.goto(address)
     item = page.locator("#entries > li").nth(2)
     item.scroll_into_view_if_needed()
-    item.get_by_role("button", name="Copy link to e002").or_(
-        item.get_by_role("button", name="Copy the link to e002")
-    ).click()
+    item.get_by_role("button", name="Copy the link to e002").click()
     expect(item.get_by_role("button", name="Copy the link to e002")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{address}#entry=e002"
     cell = page.locator("[data-plot=matrix] a").first
@@ -275,11 +274,5 @@ def test_thirteen_hundred_entries(browser, many):
     assert page.locator("#entries .entry:not(.waiting)").count() < 60  # what is far away was let go of
     page.locator("#field-q").fill("question 1299")
     expect(page.get_by_role("status")).to_have_text("1 of 1300 entries")
-    assert (
-        page.evaluate(
-            "(() => { const t = performance.now(); evqaFilters.format(evqaFilters.parse(location.hash)); return performance.now() - t; })()"
-        )
-        < 50
-    )
     assert page.problems == []
     page.close()

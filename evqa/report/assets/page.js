@@ -74,6 +74,7 @@ const evqaPage = (() => {
     wanted.add(entry.number);
     if (!pumped.on) {
       pumped.on = true;
+      pumped.y = scrollY;
       requestAnimationFrame(pump);
     }
   }
@@ -151,15 +152,15 @@ const evqaPage = (() => {
     current = order.findIndex((entry) => entry.id === state.entry);
   }
 
-  /* Bring an entry to the top and mark it. It is filled first, so that its height does not change under the reader. */
+  /* Bring an entry to the top and mark it. */
   function go(place) {
     if (place < 0 || place >= order.length) return;
     const entry = order[place], item = items[entry.number];
     document.querySelector("#entries > .current")?.classList.remove("current");
     item.classList.add("current");
     current = place;
-    want(entry, true);
     item.scrollIntoView({ block: "start" });
+    want(entry, true);
     item.firstElementChild.focus({ preventScroll: true });
   }
 
@@ -179,11 +180,8 @@ const evqaPage = (() => {
     if (place >= 0 && ("run" in values || "view" in values)) go(place);
   }
 
-  function read() {
-    const before = state;
-    state = evqaFilters.parse(location.hash);
-    const moved = !before || Object.keys(state).some((name) => name !== "entry" && state[name] !== before[name]);
-    if (moved) change({}, true);
+  /* Go where the address points: to an entry, or to the list if it names a filter. */
+  function arrive() {
     if (state.entry) {
       let place = order.findIndex((entry) => entry.id === state.entry);
       if (place < 0 && index.entries.some((entry) => entry.id === state.entry)) {
@@ -191,9 +189,18 @@ const evqaPage = (() => {
         place = order.findIndex((entry) => entry.id === state.entry);
       }
       go(place);
-    } else if (before) {
-      byId("entries-heading").scrollIntoView(); /* a link to a filter was followed */
+    } else if (evqaFilters.format(state) !== "#") {
+      byId("entries-heading").scrollIntoView();
     }
+  }
+
+  /* The address was changed by hand or by a link. */
+  function read() {
+    const before = state;
+    state = evqaFilters.parse(location.hash);
+    if (Object.keys(state).some((name) => name !== "entry" && state[name] !== before[name])) change({}, true);
+    if (state.theta !== before.theta) plots();
+    arrive();
   }
 
   /* ------------------------------------------------------------------------------- controls */
@@ -331,8 +338,10 @@ const evqaPage = (() => {
       listenToKeys();
       listenToJumps();
       window.addEventListener("hashchange", read);
-      read();
+      state = evqaFilters.parse(location.hash);
       plots();
+      change({}, true);
+      arrive();
     },
     entry: arrived,
   };
