@@ -164,6 +164,8 @@ def _open(path: Path) -> zipfile.ZipFile:
         if size > MOST_PREDICTION_BYTES + MOST_MANIFEST_BYTES:
             raise DataError(f"the file has {size:,} bytes; at most {MOST_PREDICTION_BYTES:,} are read", file=path)
         archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise DataError("there is no such file", file=path) from None
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(f"this is not a zip file that can be read ({error})", file=path) from None
     names = [info.filename for info in archive.infolist()[:10]]
