@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -204,3 +209,45 @@ def test_filters_get_every_digit_of_what_has_a_threshold(tmp_path):
         assert {name: light[name] for name in ("accuracy", "mIoU", "J&F")} == {
             name: entry.values[name] for name in ("accuracy", "mIoU", "J&F")
         }
+
+
+WRITER = """
+import sys
+from make_data import benchmark
+from evqa.report import write_report
+from evqa.types import Prediction
+rows = benchmark(60)
+said = {r["entry_id"]: Prediction(r["entry_id"], answer="A") for r in rows}
+print("ready", flush=True)
+write_report({"a": said}, rows, sys.argv[1], task="gen", bootstrap=0)
+"""
+
+
+def test_page_that_was_killed_is_no_page_and_is_replaced(tmp_path):
+    folder = tmp_path / "page"
+    rows = benchmark(1)
+    write_report({"a": said(rows)}, rows, folder, task="gen", bootstrap=0)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env=environment)
+    assert child.stdout.readline() == b"ready\n"
+    while child.poll() is None and not (folder / "data" / "entries" / "00010.js").exists():
+        time.sleep(0.001)
+    child.kill()
+    child.wait()
+    whole = (folder / "index.html").exists()
+    assert whole == (folder / "data" / "index.js").exists()  # killed in the middle, or it was faster than the kill
+    (folder / ".index.html.abc123").write_text("torn")  # what a kill in the last moment leaves
+    write_report({"a": said(rows)}, rows, folder, task="gen", bootstrap=0)
+    assert {path.name for path in folder.iterdir()} == {"index.html", "assets", "data"}
+    assert len(list((folder / "data" / "entries").iterdir())) == 1
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    from filelock import FileLock
+
+    rows = benchmark(1)
+    (tmp_path / "page").mkdir()
+    with FileLock(tmp_path / "page" / ".lock"), pytest.raises(DataError, match="another process is writing"):
+        write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0)
+    assert not (tmp_path / "page" / "index.html").exists()
+    write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0)
