@@ -369,6 +369,13 @@ def test_command_line(tmp_path, capsys):
     command = ["leaderboard", str(result), "--references", "evqa/st_evidence:sample", "--split", "test[:4]"]
     assert main([*command, "--out", str(tmp_path / "board")]) == 0
     assert capsys.readouterr().out.strip() == (tmp_path / "board" / "index.html").as_uri()
+    content = members(submission)
+    for change in ({"name": str(tmp_path)}, {"name": "someone/else"}, {"split": "test]["}, {"split": "test, train"}):
+        manifest = json.loads(content[file.MANIFEST])
+        manifest["benchmark"] |= change
+        rewritten(tmp_path / "odd.zip", {**content, file.MANIFEST: json.dumps(manifest)})
+        assert main(["submit", "validate", str(tmp_path / "odd.zip")]) == 2
+        assert capsys.readouterr().out.startswith("refused: ")
     (tmp_path / "junk.zip").write_bytes(b"junk")
     assert main(["submit", "validate", str(tmp_path / "junk.zip")]) == 2
     assert capsys.readouterr().out.startswith("refused: this is not a zip file")

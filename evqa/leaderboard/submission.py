@@ -240,6 +240,10 @@ def check_manifest(manifest: Any) -> list[str]:
     benchmark = manifest.get("benchmark")
     if not isinstance(benchmark, Mapping) or any(type(benchmark.get(k)) is not kind for k, kind in _BENCHMARK.items()):
         problems.append(f"benchmark must be {MANIFEST_FIELDS['benchmark'].removeprefix('an ')}")
+    elif not all(
+        re.fullmatch(r"[\w./:%\[\]-]{0,100}", benchmark[key]) for key in ("name", "config", "split", "fingerprint")
+    ):
+        problems.append("benchmark holds something that is no word of at most 100 characters")
     elif unknown := set(benchmark) - set(_BENCHMARK):
         problems.append(f"benchmark has the unknown field {sorted(unknown)[0][:40]!r}")
     return problems

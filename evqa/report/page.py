@@ -25,6 +25,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from evqa._files import cleared, write_atomic
 from evqa.errors import DataError, EvqaError
 from evqa.report.clips import CLIP_BUDGET, ClipStore
@@ -90,7 +92,7 @@ def _write(
     """Fill an empty folder."""
     clips = ClipStore(folder, budget=clip_budget)
     entries = []
-    for number, row in enumerate(references):
+    for number, row in enumerate(tqdm(references, desc="page", unit="entry", disable=None)):  # None: in a terminal only
         file = f"data/entries/{number:05d}.js"
         media = {
             "clip": clips.add(row.get("video"), row["video_id"]),

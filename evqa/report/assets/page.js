@@ -169,6 +169,11 @@ const evqaPage = (() => {
     history.replaceState(null, "", evqaFilters.format(state));
   }
 
+  /* The top of the list, with the bar above it. */
+  function toList() {
+    scrollTo(0, byId("entries-section").offsetTop - 4);
+  }
+
   function change(values, quiet) {
     const kept = order[current];
     state = { ...state, ...values };
@@ -178,6 +183,7 @@ const evqaPage = (() => {
     list();
     const place = kept ? order.indexOf(kept) : -1;
     if (place >= 0 && ("run" in values || "view" in values)) go(place);
+    else if (!quiet && scrollY > byId("entries-section").offsetTop) toList(); /* another list: begin at its top */
   }
 
   /* Go where the address points: to an entry, or to the list if it names a filter. */
@@ -190,7 +196,7 @@ const evqaPage = (() => {
       }
       go(place);
     } else if (evqaFilters.format(state) !== "#") {
-      byId("entries-heading").scrollIntoView();
+      toList();
     }
   }
 
@@ -227,7 +233,7 @@ const evqaPage = (() => {
     fields.append(field("Search", search));
     if (types.length) fields.append(choice("type", "Question type", types));
     if (sources.length) fields.append(choice("source", "Source", sources));
-    if (index.task === "gen") fields.append(choice("theta", "Evidence is right from", ["0.3", "0.5", "0.7"].map((t) => [t, t])));
+    if (index.task === "gen") fields.append(choice("theta", "Evidence is right from", evqaFilters.THETAS.map((t) => [t, t])));
     fields.append(choice("sort", "Order", evqaFilters.offered(evqaFilters.SORTS, index).map((sort) => [sort.key, sort.label])));
     if (index.runs.length > 1) {
       const group = node("div", { class: "seg", role: "group", "aria-label": "Predictions of" });
@@ -318,10 +324,20 @@ const evqaPage = (() => {
       link.addEventListener("click", (event) => {
         const target = byId(link.getAttribute("href").slice(1));
         event.preventDefault();
-        target.scrollIntoView();
+        if (target.id === "entries-heading") toList();
+        else target.scrollIntoView();
         target.focus({ preventScroll: true });
       });
     }
+  }
+
+  /* What is scrolled to must not end up behind the bar, which grows when its controls wrap. */
+  function keepClearOfTheBar() {
+    const bar = document.querySelector(".bar");
+    new ResizeObserver(() => {
+      const sticky = getComputedStyle(bar).position === "sticky";
+      document.documentElement.style.scrollPaddingTop = (sticky ? bar.offsetHeight + 10 : 10) + "px";
+    }).observe(bar);
   }
 
   return {
@@ -337,6 +353,7 @@ const evqaPage = (() => {
       makeItems();
       listenToKeys();
       listenToJumps();
+      keepClearOfTheBar();
       window.addEventListener("hashchange", read);
       state = evqaFilters.parse(location.hash);
       plots();
