@@ -152,13 +152,16 @@ def _bar(width: int, time: float, duration: float, said: Prediction) -> np.ndarr
 
 
 def examples(count: int = 3) -> list[list[str]]:
-    """Clip, question and options of the first entries of the sample whose clips differ."""
+    """Clip, question and options of the first entries of the sample that ask different things of different clips."""
     import evqa
 
     rows = evqa.load_dataset("st_evidence", "sample", split="test").remove_columns(["spatial_options", "masks"])
     out: dict[str, list[str]] = {}
+    clips: set[str] = set()
     for row in rows:
-        out.setdefault(row["video_id"], [row["video"]["path"], row["question"], "\n".join(row["candidates"])])
+        if row["video_id"] not in clips and row["question"] not in out:
+            clips.add(row["video_id"])
+            out[row["question"]] = [row["video"]["path"], row["question"], "\n".join(row["candidates"])]
         if len(out) == count:
             break
     return list(out.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 def _validate(arguments: argparse.Namespace) -> int:
     from evqa.cli import EXIT_INCOMPLETE, _load
+    from evqa.corpora.base import CORPORA
     from evqa.leaderboard import check
     from evqa.leaderboard.checking import write_result
     from evqa.leaderboard.submission import read_manifest
@@ -115,6 +117,11 @@ def _validate(arguments: argparse.Namespace) -> int:
     except DataError as error:
         return _refused([error.message])
     named = manifest["benchmark"]
+    # What a submission names is loaded only if it is one of our corpora: it may not point to a folder of this machine.
+    if arguments.references is None and named["name"].removeprefix("evqa/") not in CORPORA:
+        return _refused([f"the benchmark {named['name']!r} is none of evqa's; say what to score against: --references"])
+    if arguments.split is None and not re.fullmatch(r"\w+(\[\d*%?:?\d*%?\])?", named["split"]):
+        return _refused([f"the split {named['split']!r} cannot be read; say which with --split"])
     data = arguments.references or f"{named['name']}:{named['config']}"
     _, rows = _load(data, arguments.data_dir, arguments.split or named["split"], manifest["task"])
     verdict = check(arguments.submission, rows, bootstrap=arguments.bootstrap)

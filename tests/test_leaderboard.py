@@ -215,8 +215,7 @@ def test_archives_that_are_none(tmp_path, rows):
         path = tmp_path / f"{number}.zip"
         path.write_bytes(data)
         assert len(check(path, rows).errors) == 1
-    (error,) = check(tmp_path / "nowhere.zip", rows).errors
-    assert "not a zip file" in error
+    assert check(tmp_path / "nowhere.zip", rows).errors == ["there is no such file"]
     damaged = bytearray(whole)
     damaged[len(whole) // 2] ^= 0xFF
     (tmp_path / "d.zip").write_bytes(damaged)
@@ -370,6 +369,13 @@ def test_command_line(tmp_path, capsys):
     command = ["leaderboard", str(result), "--references", "evqa/st_evidence:sample", "--split", "test[:4]"]
     assert main([*command, "--out", str(tmp_path / "board")]) == 0
     assert capsys.readouterr().out.strip() == (tmp_path / "board" / "index.html").as_uri()
+    content = members(submission)
+    for change in ({"name": str(tmp_path)}, {"name": "someone/else"}, {"split": "test]["}, {"split": "test, train"}):
+        manifest = json.loads(content[file.MANIFEST])
+        manifest["benchmark"] |= change
+        rewritten(tmp_path / "odd.zip", {**content, file.MANIFEST: json.dumps(manifest)})
+        assert main(["submit", "validate", str(tmp_path / "odd.zip")]) == 2
+        assert capsys.readouterr().out.startswith("refused: ")
     (tmp_path / "junk.zip").write_bytes(b"junk")
     assert main(["submit", "validate", str(tmp_path / "junk.zip")]) == 2
     assert capsys.readouterr().out.startswith("refused: this is not a zip file")

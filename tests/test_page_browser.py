@@ -257,6 +257,11 @@ def test_three_runs_side_by_side(page, tmp_path, demo):
         .getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 3; i < d.length; i += 4) n += d[i] > 0; return n; })"""
     )
     assert min(masked) > 0
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    over = "nodes => nodes.map(n => n.getBoundingClientRect()).filter(b => b.right > 390 || b.width < 60).length"
+    assert page.locator("#controls .seg, .field select, .field input, .stage").evaluate_all(over) == 0
+    page.set_viewport_size({"width": 1200, "height": 900})
     page.keyboard.press("s")
     expect(page.locator("#entries > li:nth-child(1) .stage")).to_have_count(1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -124,6 +125,7 @@ def test_address_holds_filters_and_entry(page, made):
     page.goto(f"{address}#show=wrong&run=first&type=what&sort=tiou&q=question")
     expect(page.locator("#shows [data-show=wrong]")).to_have_attribute("aria-pressed", "true")
     expect(page.locator("#field-q")).to_have_value("question")
+    expect(page.locator("#entries-heading")).to_be_in_viewport()
     before = shown(page)
     press(page, "failed")
     again = page.url
@@ -144,6 +146,39 @@ def test_address_holds_filters_and_entry(page, made):
         page.goto("about:blank")
         page.goto(address + junk)
         expect(page.get_by_role("status")).to_contain_text("40 entries")
+    expect(page.locator("#shows [data-show=all]")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#field-theta")).to_have_value("0.5")
+
+
+def test_another_list_begins_at_its_top(page, made):
+    address, *_ = made
+    page.goto(address)
+    page.locator("#entries > li").nth(30).scroll_into_view_if_needed()
+    press(page, "wrong")
+    expect(page.locator("#entries > li").first).to_be_in_viewport()
+    for width in (1200, 850):  # the bar is higher where its controls wrap; the entry stands below it all the same
+        page.set_viewport_size({"width": width, "height": 900})
+        page.locator("#entries > li").first.click(position={"x": 5, "y": 5})
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        page.wait_for_function(
+            """() => { const bar = document.querySelector('.bar').getBoundingClientRect();
+            const item = document.querySelector('#entries > li.current').getBoundingClientRect();
+            return item.top >= bar.bottom - 1 && item.top < bar.bottom + 40; }"""
+        )
+
+
+def test_missing_file_is_said(browser, made, tmp_path):
+    from pathlib import Path
+    from urllib.parse import urlparse
+
+    folder = shutil.copytree(Path(urlparse(made[0]).path).parent, tmp_path / "page")
+    (folder / "data" / "entries" / "00000.js").unlink()
+    page = watched(browser)
+    page.goto((folder / "index.html").as_uri() + "#entry=e000")
+    expect(page.locator("#entries > li").first).to_contain_text("missing file: data/entries/00000.js")
+    expect(page.locator("#entries > li").nth(1).locator(".timeline")).to_be_visible()
+    page.close()
 
 
 def test_link_of_an_entry_and_of_a_cell_of_the_matrix(page, made):
@@ -152,9 +187,7 @@ def test_link_of_an_entry_and_of_a_cell_of_the_matrix(page, made):
     page.goto(address)
     item = page.locator("#entries > li").nth(2)
     item.scroll_into_view_if_needed()
-    item.get_by_role("button", name="Copy link to e002").or_(
-        item.get_by_role("button", name="Copy the link to e002")
-    ).click()
+    item.get_by_role("button", name="Copy the link to e002").click()
     expect(item.get_by_role("button", name="Copy the link to e002")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{address}#entry=e002"
     cell = page.locator("[data-plot=matrix] a").first
@@ -275,11 +308,5 @@ def test_thirteen_hundred_entries(browser, many):
     assert page.locator("#entries .entry:not(.waiting)").count() < 60  # what is far away was let go of
     page.locator("#field-q").fill("question 1299")
     expect(page.get_by_role("status")).to_have_text("1 of 1300 entries")
-    assert (
-        page.evaluate(
-            "(() => { const t = performance.now(); evqaFilters.format(evqaFilters.parse(location.hash)); return performance.now() - t; })()"
-        )
-        < 50
-    )
     assert page.problems == []
     page.close()

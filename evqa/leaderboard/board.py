@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evqa._files import write_atomic
+from evqa._files import cleared, write_atomic
 from evqa.errors import DataError
 from evqa.scoring.aggregate import metric_groups
 from evqa.scoring.protocols import EVQA_V1, PROTOCOLS, STRICT
@@ -103,27 +103,22 @@ def write_board(
         The path of ``index.html``.
 
     Raises:
-        DataError: Nothing to show, two results of one name, or results on different references.
+        DataError: Nothing to show, two results of one name, results on different references, or ``folder`` holds
+            something else or is being written.
     """
     results = [{**result, "baseline": True} for result in baselines] + [dict(result) for result in results]
     if not results:
         raise DataError("there is no result to show")
     _check_one_benchmark(results)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if strangers := set(os.listdir(folder)) - _OURS:
-        raise DataError(f"the folder holds something that is not ours ({sorted(strangers)[0]!r})", file=folder)
-    for name in ("index.html", "assets", "data"):
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    shutil.copytree(_ASSETS, folder / "assets", ignore=shutil.ignore_patterns("index.html"))
-    for name in ("evqa.css", "dom.js"):
-        shutil.copyfile(_PAGE_ASSETS / name, folder / "assets" / name)
-    (folder / "data").mkdir()
-    text = json.dumps(_board(results, title), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    (folder / "data" / "board.js").write_text(f"evqaBoard.show({text});\n", "ascii")
-    # Last: a folder with an index.html is a whole page.
-    write_atomic(folder / "index.html", (_ASSETS / "index.html").read_bytes())
+    with cleared(folder, _OURS, "index.html") as folder:
+        shutil.copytree(_ASSETS, folder / "assets", ignore=shutil.ignore_patterns("index.html"))
+        for name in ("evqa.css", "dom.js"):
+            shutil.copyfile(_PAGE_ASSETS / name, folder / "assets" / name)
+        (folder / "data").mkdir()
+        text = json.dumps(_board(results, title), separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+        (folder / "data" / "board.js").write_text(f"evqaBoard.show({text});\n", "ascii")
+        # Last: a folder with an index.html is a whole page.
+        write_atomic(folder / "index.html", (_ASSETS / "index.html").read_bytes())
     return folder / "index.html"
 
 

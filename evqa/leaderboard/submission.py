@@ -164,6 +164,8 @@ def _open(path: Path) -> zipfile.ZipFile:
         if size > MOST_PREDICTION_BYTES + MOST_MANIFEST_BYTES:
             raise DataError(f"the file has {size:,} bytes; at most {MOST_PREDICTION_BYTES:,} are read", file=path)
         archive = zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise DataError("there is no such file", file=path) from None
     except (zipfile.BadZipFile, OSError, ValueError) as error:
         raise DataError(f"this is not a zip file that can be read ({error})", file=path) from None
     names = [info.filename for info in archive.infolist()[:10]]
@@ -238,6 +240,10 @@ def check_manifest(manifest: Any) -> list[str]:
     benchmark = manifest.get("benchmark")
     if not isinstance(benchmark, Mapping) or any(type(benchmark.get(k)) is not kind for k, kind in _BENCHMARK.items()):
         problems.append(f"benchmark must be {MANIFEST_FIELDS['benchmark'].removeprefix('an ')}")
+    elif not all(
+        re.fullmatch(r"[\w./:%\[\]-]{0,100}", benchmark[key]) for key in ("name", "config", "split", "fingerprint")
+    ):
+        problems.append("benchmark holds something that is no word of at most 100 characters")
     elif unknown := set(benchmark) - set(_BENCHMARK):
         problems.append(f"benchmark has the unknown field {sorted(unknown)[0][:40]!r}")
     return problems

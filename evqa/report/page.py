@@ -25,7 +25,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evqa._files import write_atomic
+from tqdm import tqdm
+
+from evqa._files import cleared, write_atomic
 from evqa.errors import DataError, EvqaError
 from evqa.report.clips import CLIP_BUDGET, ClipStore
 from evqa.report.entries import entry_data, option_images
@@ -68,15 +70,29 @@ def write_report(
         The path of ``index.html``.
 
     Raises:
-        DataError: No runs, or ``folder`` holds something else.
+        DataError: No runs, or ``folder`` holds something else or is being written.
     """
     if not runs:
         raise DataError("there is no run to report on")
-    folder = _fresh(Path(folder))
-    scored = {name: _scores(predictions, references, task, bootstrap) for name, predictions in runs.items()}
+    with cleared(folder, _OURS, "index.html") as folder:
+        scored = {name: _scores(predictions, references, task, bootstrap) for name, predictions in runs.items()}
+        _write(folder, runs, references, scored, task, title, clip_budget)
+    return folder / "index.html"
+
+
+def _write(
+    folder: Path,
+    runs: Mapping[str, Mapping[str, Prediction]],
+    references: Any,
+    scored: Mapping[str, Mapping[str, Any]],
+    task: str,
+    title: str,
+    clip_budget: int,
+) -> None:
+    """Fill an empty folder."""
     clips = ClipStore(folder, budget=clip_budget)
     entries = []
-    for number, row in enumerate(references):
+    for number, row in enumerate(tqdm(references, desc="page", unit="entry", disable=None)):  # None: in a terminal only
         file = f"data/entries/{number:05d}.js"
         media = {
             "clip": clips.add(row.get("video"), row["video_id"]),
@@ -102,7 +118,6 @@ def write_report(
     _script(folder / "data" / "index.js", "evqaPage.index(", index)
     # Last: a folder with an index.html is a whole page.
     write_atomic(folder / "index.html", (_ASSETS / "index.html").read_bytes())
-    return folder / "index.html"
 
 
 def _moment(row: Mapping[str, Any]) -> float:
@@ -157,18 +172,6 @@ def _size_text(folder: Path, index: Mapping[str, Any], entries: int) -> str:
 
 
 _OURS = {"index.html", "assets", "data", "clips", "options", "posters"}
-
-
-def _fresh(folder: Path) -> Path:
-    """The folder, empty. Only what we wrote ourselves is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = set(os.listdir(folder))
-    if strangers := names - _OURS:
-        raise DataError(f"the folder holds something that is not ours ({sorted(strangers)[0]!r})", file=folder)
-    for name in sorted(names, key=lambda name: name != "index.html"):  # first: without it, it is no page
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return folder
 
 
 def _script(path: Path, call: str, value: Any) -> None:

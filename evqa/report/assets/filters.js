@@ -2,6 +2,7 @@
 /* Which entries are shown and in what order, and the address that says so. Nothing here touches the page. */
 const evqaFilters = (() => {
   const DEFAULTS = { run: "", show: "all", theta: "0.5", type: "", source: "", q: "", sort: "order", view: "one", entry: "" };
+  const THETAS = ["0.3", "0.5", "0.7"]; /* the thresholds that EBA is reported at */
   const SLACK = 1e-9; /* as evqa.scoring.joint.reaches */
 
   function reaches(value, theta) {
@@ -117,6 +118,8 @@ const evqaFilters = (() => {
       return state;
     }
     for (const [name, value] of new URLSearchParams(body)) if (name in DEFAULTS) state[name] = value;
+    const known = { show: SHOWS.map((one) => one.key), sort: SORTS.map((one) => one.key), theta: THETAS, view: ["one", "side"] };
+    for (const [name, values] of Object.entries(known)) if (!values.includes(state[name])) state[name] = DEFAULTS[name];
     return state;
   }
 
@@ -125,5 +128,5 @@ const evqaFilters = (() => {
     return "#" + new URLSearchParams(changed).toString();
   }
 
-  return { DEFAULTS, SHOWS, SORTS, offered, right, proven, select, counts, parse, format, runNumber };
+  return { DEFAULTS, THETAS, SHOWS, SORTS, offered, right, proven, select, counts, parse, format, runNumber };
 })();

@@ -74,6 +74,7 @@ const evqaPage = (() => {
     wanted.add(entry.number);
     if (!pumped.on) {
       pumped.on = true;
+      pumped.y = scrollY;
       requestAnimationFrame(pump);
     }
   }
@@ -151,21 +152,26 @@ const evqaPage = (() => {
     current = order.findIndex((entry) => entry.id === state.entry);
   }
 
-  /* Bring an entry to the top and mark it. It is filled first, so that its height does not change under the reader. */
+  /* Bring an entry to the top and mark it. */
   function go(place) {
     if (place < 0 || place >= order.length) return;
     const entry = order[place], item = items[entry.number];
     document.querySelector("#entries > .current")?.classList.remove("current");
     item.classList.add("current");
     current = place;
-    want(entry, true);
     item.scrollIntoView({ block: "start" });
+    want(entry, true);
     item.firstElementChild.focus({ preventScroll: true });
   }
 
   /* ------------------------------------------------------------------------------- state */
   function remember() {
     history.replaceState(null, "", evqaFilters.format(state));
+  }
+
+  /* The top of the list, with the bar above it. */
+  function toList() {
+    scrollTo(0, byId("entries-section").offsetTop - 4);
   }
 
   function change(values, quiet) {
@@ -177,13 +183,11 @@ const evqaPage = (() => {
     list();
     const place = kept ? order.indexOf(kept) : -1;
     if (place >= 0 && ("run" in values || "view" in values)) go(place);
+    else if (!quiet && scrollY > byId("entries-section").offsetTop) toList(); /* another list: begin at its top */
   }
 
-  function read() {
-    const before = state;
-    state = evqaFilters.parse(location.hash);
-    const moved = !before || Object.keys(state).some((name) => name !== "entry" && state[name] !== before[name]);
-    if (moved) change({}, true);
+  /* Go where the address points: to an entry, or to the list if it names a filter. */
+  function arrive() {
     if (state.entry) {
       let place = order.findIndex((entry) => entry.id === state.entry);
       if (place < 0 && index.entries.some((entry) => entry.id === state.entry)) {
@@ -191,9 +195,18 @@ const evqaPage = (() => {
         place = order.findIndex((entry) => entry.id === state.entry);
       }
       go(place);
-    } else if (before) {
-      byId("entries-heading").scrollIntoView(); /* a link to a filter was followed */
+    } else if (evqaFilters.format(state) !== "#") {
+      toList();
     }
+  }
+
+  /* The address was changed by hand or by a link. */
+  function read() {
+    const before = state;
+    state = evqaFilters.parse(location.hash);
+    if (Object.keys(state).some((name) => name !== "entry" && state[name] !== before[name])) change({}, true);
+    if (state.theta !== before.theta) plots();
+    arrive();
   }
 
   /* ------------------------------------------------------------------------------- controls */
@@ -220,7 +233,7 @@ const evqaPage = (() => {
     fields.append(field("Search", search));
     if (types.length) fields.append(choice("type", "Question type", types));
     if (sources.length) fields.append(choice("source", "Source", sources));
-    if (index.task === "gen") fields.append(choice("theta", "Evidence is right from", ["0.3", "0.5", "0.7"].map((t) => [t, t])));
+    if (index.task === "gen") fields.append(choice("theta", "Evidence is right from", evqaFilters.THETAS.map((t) => [t, t])));
     fields.append(choice("sort", "Order", evqaFilters.offered(evqaFilters.SORTS, index).map((sort) => [sort.key, sort.label])));
     if (index.runs.length > 1) {
       const group = node("div", { class: "seg", role: "group", "aria-label": "Predictions of" });
@@ -311,10 +324,20 @@ const evqaPage = (() => {
       link.addEventListener("click", (event) => {
         const target = byId(link.getAttribute("href").slice(1));
         event.preventDefault();
-        target.scrollIntoView();
+        if (target.id === "entries-heading") toList();
+        else target.scrollIntoView();
         target.focus({ preventScroll: true });
       });
     }
+  }
+
+  /* What is scrolled to must not end up behind the bar, which grows when its controls wrap. */
+  function keepClearOfTheBar() {
+    const bar = document.querySelector(".bar");
+    new ResizeObserver(() => {
+      const sticky = getComputedStyle(bar).position === "sticky";
+      document.documentElement.style.scrollPaddingTop = (sticky ? bar.offsetHeight + 10 : 10) + "px";
+    }).observe(bar);
   }
 
   return {
@@ -330,9 +353,12 @@ const evqaPage = (() => {
       makeItems();
       listenToKeys();
       listenToJumps();
+      keepClearOfTheBar();
       window.addEventListener("hashchange", read);
-      read();
+      state = evqaFilters.parse(location.hash);
       plots();
+      change({}, true);
+      arrive();
     },
     entry: arrived,
   };
