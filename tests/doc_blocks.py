@@ -37,7 +37,7 @@ NEEDS = {
 LANGUAGES = {"bash", "json", "python", "text", "toml", "yaml"}
 #: Programs that a block which is not run may call, besides evqa.
 PROGRAMS = {
-    "accelerate", "cd", "docker", "export", "git", "hf", "jupyter", "ln", "mkdir", "pip", "pytest", "python", "sphinx-build",
+    ".", "accelerate", "cd", "docker", "export", "git", "hf", "jupyter", "ln", "mkdir", "pip", "pytest", "python", "python3", "sphinx-build",
     "tar", "torchrun", "transformers", "vllm",
 }  # fmt: skip
 
