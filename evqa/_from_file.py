@@ -11,7 +11,7 @@ from typing import Any
 
 from evqa.errors import EvqaError
 
-__all__ = ["class_from_file", "is_file_name"]
+__all__ = ["class_from_file", "is_file_name", "outside_source"]
 
 
 def is_file_name(name: str) -> bool:
@@ -55,3 +55,14 @@ def class_from_file(path: str | os.PathLike, line: str, base: type, error: type[
     if not (isinstance(cls, type) and issubclass(cls, base)):
         raise error(f"the file must end with {line} = YourClass, a class derived from {base.__name__}", file=file)
     return cls
+
+
+def outside_source(cls: type, base: type) -> str:
+    """A hash of the code of a class, and of its bases below ``base``, that lies outside the package of ``base``."""
+    home = Path(sys.modules[base.__module__].__file__ or "").parent
+    digest = hashlib.sha256()
+    for one in cls.__mro__:
+        file = getattr(sys.modules.get(one.__module__), "__file__", None)  # a class made in a notebook has none
+        if issubclass(one, base) and file and Path(file).parent != home:
+            digest.update(Path(file).read_bytes())
+    return digest.hexdigest()

@@ -13,14 +13,13 @@ import importlib
 import json
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import datasets
 
-from evqa._from_file import class_from_file, is_file_name
+from evqa._from_file import class_from_file, is_file_name, outside_source
 from evqa.errors import DataError, EvqaError, MissingDataError
 
 __all__ = ["CORPORA", "CorpusBuilder", "CorpusConfig", "builder_class", "cache_folder", "source_hash"]
@@ -61,17 +60,6 @@ def source_hash() -> str:
     for path in [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in ("types", "masks", "segments"))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _outside_source(cls: type) -> str:
-    """A hash of the code of a builder that lives outside this package, which :func:`source_hash` does not see."""
-    home = Path(__file__).parent
-    digest = hashlib.sha256()
-    for one in cls.__mro__:
-        file = getattr(sys.modules.get(one.__module__), "__file__", None)  # a class made in a notebook has none
-        if issubclass(one, CorpusBuilder) and file and Path(file).parent != home:
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass
@@ -166,7 +154,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     def _stamp(self) -> str:
         root = self._root(media=False)
         files = self.annotation_files(root)
-        parts = [self.extra_stamp(root, files), _outside_source(type(self))]
+        parts = [self.extra_stamp(root, files), outside_source(type(self), CorpusBuilder)]
         for path in files:
             info = os.stat(path)
             parts.append(f"{path}:{info.st_size}:{info.st_mtime_ns}")
