@@ -31,6 +31,7 @@ NEEDS = {
     "needs-hub": "an account on the Hub",
     "needs-install": "to install packages",
     "needs-key": "an API key",
+    "needs-minutes": "more time than a test has",
     "needs-server": "a running model server",
     "needs-weights": "published weights",
 }
