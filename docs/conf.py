@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import importlib.util
 import re
 import shutil
 import sys
@@ -51,16 +50,11 @@ suppress_warnings = ["ref.python"]  # an attribute of one name in two classes; n
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True}
-# The reference lists what a file needs in its signatures; it need not be installed to read about it.
-autodoc_mock_imports = [
-    name for name in ("torch", "torchvision", "transformers", "peft", "accelerate", "trl", "gradio", "openai", "google")
-    if importlib.util.find_spec(name) is None
-]  # fmt: skip
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 
-#: Page of the reference -> its modules.
+#: Page of the reference -> its modules. They are imported: what they need must be installed.
 REFERENCE = {
     "Records and errors": ["evqa.types", "evqa.errors"],
     "Loading data": [

@@ -6,7 +6,7 @@ A fence says what its block is:
 - ```` ```bash ````: run by bash, in the page's folder;
 - ```` ```text output ````: what the block before it prints, ``...`` standing for anything;
 - ```` ```python file=NAME ````: a file that the reader writes; later blocks use it;
-- ```` ```json ````, ``yaml``, ``toml``: must be readable; ```` ```text ````: words;
+- ```` ```json ````, ``yaml``, ``toml``: must be readable; ```` ```text ````, ``bibtex``: words;
 - ```` ```bash needs-gpu ```` and the like (:data:`NEEDS`): not run. Its commands are read by the real parser, their
   adapters and options looked up, and files of this repository that they name must exist; Python must compile.
 """
@@ -31,13 +31,14 @@ NEEDS = {
     "needs-hub": "an account on the Hub",
     "needs-install": "to install packages",
     "needs-key": "an API key",
+    "needs-minutes": "more time than a test has",
     "needs-server": "a running model server",
     "needs-weights": "published weights",
 }
-LANGUAGES = {"bash", "json", "python", "text", "toml", "yaml"}
+LANGUAGES = {"bash", "bibtex", "json", "python", "text", "toml", "yaml"}
 #: Programs that a block which is not run may call, besides evqa.
 PROGRAMS = {
-    "accelerate", "cd", "docker", "export", "git", "hf", "jupyter", "ln", "mkdir", "pip", "pytest", "python", "sphinx-build",
+    ".", "accelerate", "cd", "docker", "export", "git", "hf", "jupyter", "ln", "mkdir", "pip", "pytest", "python", "python3", "sphinx-build",
     "tar", "torchrun", "transformers", "vllm",
 }  # fmt: skip
 

@@ -41,6 +41,7 @@ def world(tmp_path_factory):
         evqa export runs/mine --to theirs
         mv theirs/predictions.json their_results.json
         mv theirs/predictions their_masks && rmdir theirs
+        for name in a b c; do cp -r runs/mine runs/$name; done
     """)  # fmt: skip
     return home
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
+import resource
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,12 @@ def printed(cell):
     return "".join(out["text"] for out in cell.outputs if out.output_type == "stream" and out.name == "stdout")
 
 
+def cpu_of_children():
+    """Seconds of processor time: a busy machine must not fail a test."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def kinds(cell):
     return [sorted(out.get("data", {})) for out in cell.outputs if out.output_type != "stream"]
 
@@ -35,9 +41,9 @@ def test_the_notebook_runs_and_prints_what_it_shows(tmp_path, monkeypatch):
     for cell in code_cells(fresh):
         cell.outputs, cell.execution_count = [], None
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
-    begin = time.process_time()
+    begin = cpu_of_children()
     nbclient.NotebookClient(fresh, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert time.process_time() - begin < SECONDS
+    assert cpu_of_children() - begin < SECONDS
     for number, (is_now, was) in enumerate(zip(code_cells(fresh), code_cells(stored), strict=True)):
         assert printed(is_now) == printed(was), f"code cell {number}: store the notebook again"
         assert kinds(is_now) == kinds(was), f"code cell {number}"

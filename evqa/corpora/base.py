@@ -97,13 +97,15 @@ def source_hash(builder: type | None = None) -> str:
     """A hash of the code that makes rows, so that rows cached by an older version are made anew.
 
     Args:
-        builder: A builder, whose module counts too if it is not ours.
+        builder: A builder; its module, and those of its bases, count too where they are not ours.
     """
     digest = hashlib.sha256()
     here = Path(__file__).parent
     around = (here.parent / f"{name}.py" for name in ("types", "_features", "masks", "segments"))
-    theirs = getattr(sys.modules.get(builder.__module__), "__file__", None) if builder else None
-    for path in [*sorted(here.glob("*.py")), *around, *([Path(theirs)] if theirs else [])]:
+    bases = [one for one in (builder.__mro__ if builder else ()) if issubclass(one, CorpusBuilder)]
+    files = (getattr(sys.modules.get(one.__module__), "__file__", None) for one in bases)  # none in a notebook
+    theirs = [Path(file) for file in files if file and Path(file).parent != here]
+    for path in [*sorted(here.glob("*.py")), *around, *theirs]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -122,17 +124,6 @@ class Terms:
     licence: str
     redistribute: Literal["media", "annotations", "nothing"]
     reason: str
-
-
-def _outside_source(cls: type) -> str:
-    """A hash of the code of a builder that lives outside this package, which :func:`source_hash` does not see."""
-    home = Path(__file__).parent
-    digest = hashlib.sha256()
-    for one in cls.__mro__:
-        file = getattr(sys.modules.get(one.__module__), "__file__", None)  # a class made in a notebook has none
-        if issubclass(one, CorpusBuilder) and file and Path(file).parent != home:
-            digest.update(Path(file).read_bytes())
-    return digest.hexdigest()
 
 
 @dataclasses.dataclass
@@ -279,7 +270,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     def _stamp(self) -> str:
         root = self._root(media=False)
         files = self.annotation_files(root)
-        parts = [self.extra_stamp(root, files), _outside_source(type(self))]
+        parts = [self.extra_stamp(root, files)]
         for path in files:
             info = os.stat(path)
             parts.append(f"{path}:{info.st_size}:{info.st_mtime_ns}")
