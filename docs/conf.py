@@ -23,6 +23,7 @@ import gallery_page  # noqa: E402
 
 import evqa  # noqa: E402
 from evqa.cli import _parser  # noqa: E402
+from evqa.corpora.cards import fill  # noqa: E402
 
 project = "evqa"
 author = "The evqa developers"
@@ -86,7 +87,8 @@ CARDS = {
 def write_cards(app: Any) -> None:
     """A page per card, so that the cards of new corpora and metrics appear by themselves."""
     for card, page in CARDS.items():
-        _write(page.removeprefix("made/"), re.sub(r"\A---\n.*?\n---\n+", "", card.read_text("utf-8"), flags=re.DOTALL))
+        body = re.sub(r"\A---\n.*?\n---\n+", "", card.read_text("utf-8"), flags=re.DOTALL)
+        _write(page.removeprefix("made/"), fill(body))
     for kind in ("datasets", "metrics"):
         for file in (HERE / "made" / kind).glob("*.md"):
             if f"made/{kind}/{file.stem}" not in CARDS.values():

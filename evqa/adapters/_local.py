@@ -289,7 +289,7 @@ def fit_size(
         max_side: Bound of the longer side.
 
     >>> fit_size(1080, 1920, factor=28, least=100352, most=602112)
-    (560, 1008)
+    (588, 1008)
     >>> fit_size(48, 64, factor=28, least=0, most=602112)
     (56, 56)
     """

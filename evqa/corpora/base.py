@@ -102,7 +102,7 @@ def source_hash(builder: type | None = None) -> str:
     digest = hashlib.sha256()
     here = Path(__file__).parent
     around = (here.parent / f"{name}.py" for name in ("types", "_features", "masks", "segments"))
-    bases = [one for one in (builder.__mro__ if builder else ()) if issubclass(one, CorpusBuilder)]
+    bases = [one for one in (builder.__mro__ if builder else ()) if one is builder or issubclass(one, CorpusBuilder)]
     files = (getattr(sys.modules.get(one.__module__), "__file__", None) for one in bases)  # none in a notebook
     theirs = [Path(file) for file in files if file and Path(file).parent != here]
     for path in [*sorted(here.glob("*.py")), *around, *theirs]:
