@@ -11,7 +11,6 @@ import pkgutil
 from typing import Any
 
 from evqa._from_file import class_from_file, is_file_name
-from evqa._from_file import class_from_file, is_file_name
 from evqa.errors import AdapterError
 
 __all__ = ["load_plugin", "plugin_names", "plugin_summary"]
