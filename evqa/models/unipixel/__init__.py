@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from evqa.models.unipixel.modeling_unipixel import UniPixelForConditionalGeneration, UniPixelOutput
     from evqa.models.unipixel.processing_unipixel import UniPixelProcessor
     from evqa.models.unipixel.runtime_unipixel import Runtime
-    from evqa.models.unipixel.tiny import tiny
+    from evqa.models.unipixel.tiny_unipixel import tiny
 
 _HOMES = {
     "Runtime": "runtime_unipixel",
@@ -39,7 +39,7 @@ _HOMES = {
     "save_adapter": "checkpoints_unipixel",
     "to_module_name": "conversion_unipixel",
     "to_published_name": "conversion_unipixel",
-    "tiny": "tiny",
+    "tiny": "tiny_unipixel",
 }
 
 __all__ = [
