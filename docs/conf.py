@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(HERE)]
 import gallery_page  # noqa: E402
 
 import evqa  # noqa: E402
-from evqa.cli import _parser  # noqa: E402
+from evqa.cli import build_parser  # noqa: E402
 from evqa.corpora.cards import fill  # noqa: E402
 
 project = "evqa"
@@ -132,7 +132,7 @@ def write_commands(app: Any) -> None:
                 for inner in dict.fromkeys(action.choices.values()):
                     add(inner, level + 1)
 
-    add(_parser(), 2)
+    add(build_parser(), 2)
     _write("commands", "\n\n".join(parts) + "\n")
 
 

@@ -140,10 +140,10 @@ def check_command(words: list[str]) -> None:
 
 def _check_evqa(arguments: list[str]) -> None:
     from evqa.adapters.base import adapter_names
-    from evqa.cli import _parser
+    from evqa.cli import build_parser
 
     try:
-        parsed = _parser().parse_args(arguments)
+        parsed = build_parser().parse_args(arguments)
     except SystemExit:
         raise AssertionError(f"evqa does not take {shlex.join(arguments)!r}") from None
     model = getattr(parsed, "model", None)
@@ -162,7 +162,7 @@ def _check_evqa(arguments: list[str]) -> None:
 
 def parser_commands() -> dict[str, argparse.ArgumentParser]:
     """Name -> parser of each command of evqa."""
-    from evqa.cli import _parser
+    from evqa.cli import build_parser
 
-    actions = [a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    actions = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
     return dict(actions[0].choices)

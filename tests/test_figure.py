@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import subprocess
 
 import numpy as np
@@ -11,11 +10,9 @@ import pytest
 from make_data import benchmark
 from PIL import Image
 
-import evqa
 from evqa.cli import main
 from evqa.errors import DataError
 from evqa.report import write_figure
-from evqa.scoring import compare, score
 from evqa.types import Prediction
 
 pytest.importorskip("matplotlib")

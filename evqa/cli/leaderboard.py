@@ -1,36 +1,20 @@
-"""The commands that make something to be shown to others: ``evqa figure | submit | leaderboard``."""
+"""``evqa submit`` and ``evqa leaderboard``."""
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from evqa.cli.common import EXIT_ERROR, EXIT_INCOMPLETE, load
 from evqa.errors import DataError
 
-__all__ = ["add_sharing_commands"]
+__all__ = ["add"]
 
 
-def add_sharing_commands(commands: Any, reference_arguments: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the commands to a parser.
-
-    Args:
-        commands: What ``ArgumentParser.add_subparsers`` gave.
-        reference_arguments: Adds the options that say what is right.
-    """
-    figure = commands.add_parser("figure", help="one entry as PDF and PNG for a paper: frames, masks, time line")
-    figure.add_argument("run", metavar="RUN", type=Path, help="run folder or prediction file")
-    figure.add_argument("entry", metavar="ENTRY", help="id of the entry, as the evidence page shows it")
-    figure.add_argument("--with", dest="more", metavar="RUN", type=Path, action="append", default=[],
-                        help="a further run, as a strip of its own; may be repeated")  # fmt: skip
-    figure.add_argument("--frames", type=int, default=5, help="frames of the strip (default: %(default)s)")
-    figure.add_argument("--out", type=Path, help="file; .pdf and .png are written (default: ENTRY in this folder)")
-    figure.add_argument("--masks", type=Path, help="folder of mask PNGs, for one prediction file")
-    reference_arguments(figure)
-    figure.set_defaults(command=_figure)
-
+def add(commands: Any) -> None:
+    """Add the commands."""
     submit = commands.add_parser("submit", help="make and check a submission to a leaderboard")
     actions = submit.add_subparsers(required=True, metavar="ACTION")
     packing = actions.add_parser("pack", help="write a run as a submission: one zip file")
@@ -65,27 +49,6 @@ def add_sharing_commands(commands: Any, reference_arguments: Callable[[argparse.
     board.set_defaults(command=_leaderboard)
 
 
-def _figure(arguments: argparse.Namespace) -> int:
-    from evqa.cli import distinct_names, load_references
-    from evqa.predictions import load_predictions
-    from evqa.report import write_figure
-
-    paths = [arguments.run, *arguments.more]
-    rows, _, _ = load_references(arguments, paths)
-    try:
-        place = list(rows["entry_id"]).index(arguments.entry)
-    except ValueError:
-        raise DataError("the references hold no such entry", entry=arguments.entry) from None
-    runs = {
-        name: load_predictions(path, masks=arguments.masks)
-        for name, path in zip(distinct_names(paths), paths, strict=True)
-    }
-    out = arguments.out or Path("".join(c if c.isalnum() or c in "-_" else "_" for c in arguments.entry))
-    for path in write_figure(runs, rows[place], out, frames=arguments.frames):
-        print(path)
-    return 0
-
-
 def _pack(arguments: argparse.Namespace) -> int:
     from evqa.leaderboard import pack
     from evqa.runlog import RunLog
@@ -106,7 +69,6 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from evqa.cli import EXIT_INCOMPLETE, _load
     from evqa.corpora.base import CORPORA
     from evqa.leaderboard import check
     from evqa.leaderboard.checking import write_result
@@ -123,7 +85,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     if arguments.split is None and not re.fullmatch(r"\w+(\[\d*%?:?\d*%?\])?", named["split"]):
         return _refused([f"the split {named['split']!r} cannot be read; say which with --split"])
     data = arguments.references or f"{named['name']}:{named['config']}"
-    _, rows = _load(data, arguments.data_dir, arguments.split or named["split"], manifest["task"])
+    _, rows = load(data, arguments.data_dir, arguments.split or named["split"], manifest["task"])
     verdict = check(arguments.submission, rows, bootstrap=arguments.bootstrap)
     if not verdict.accepted:
         return _refused(verdict.errors)
@@ -143,7 +105,6 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 
 def _refused(errors: list[str]) -> int:
-    from evqa.cli import EXIT_ERROR
 
     for error in errors:
         print(f"refused: {error}")
@@ -151,13 +112,12 @@ def _refused(errors: list[str]) -> int:
 
 
 def _leaderboard(arguments: argparse.Namespace) -> int:
-    from evqa.cli import _load
     from evqa.leaderboard import baseline_results, read_result, write_board
 
     baselines = []
     if arguments.references:
         for task in arguments.task or ["gen"]:
-            _, rows = _load(arguments.references, arguments.data_dir, arguments.split, task)
+            _, rows = load(arguments.references, arguments.data_dir, arguments.split, task)
             baselines += baseline_results(rows, task)
     page = write_board(
         [read_result(path) for path in arguments.results], arguments.out, baselines=baselines, title=arguments.title

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from evqa.cli.common import EXIT_INCOMPLETE, distinct_names, load_references, reference_arguments
 
 __all__ = ["add"]
 
 
-def add(commands: Any, reference_arguments: Callable[[argparse.ArgumentParser], None]) -> None:
+def add(commands: Any) -> None:
     """Add the command."""
     parser = commands.add_parser(
         "compare", help="systems in one table: intervals, paired tests against the first, chance and oracle"
@@ -29,7 +30,6 @@ def add(commands: Any, reference_arguments: Callable[[argparse.ArgumentParser], 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from evqa._files import write_atomic
-    from evqa.cli import EXIT_INCOMPLETE, distinct_names, load_references
     from evqa.errors import DataError
     from evqa.predictions import load_predictions
     from evqa.report.comparison import compare_systems

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from evqa._options import parse_options
+from evqa.cli.common import execution_arguments, execution_options, finish, load_references, reference_arguments
 
 __all__ = ["add"]
 
 
-def add(commands: Any, *shared: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Add the command; ``shared`` add the arguments that it has in common with others."""
+def add(commands: Any) -> None:
+    """Add the command."""
     parser = commands.add_parser(
         "segment", help="step two: turn a run's referring expressions into masks, as a run of its own"
     )
@@ -27,13 +29,12 @@ def add(commands: Any, *shared: Callable[[argparse.ArgumentParser], None]) -> No
         help="frames to segment; those between get the mask of the nearest (default: %(default)s, all)",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="run folder (default: RUN-NAME-MODE)")
-    for arguments in shared:
-        arguments(parser)
+    reference_arguments(parser, intervals=False)
+    execution_arguments(parser)
     parser.set_defaults(command=_segment)
 
 
 def _segment(arguments: argparse.Namespace) -> int:
-    from evqa.cli import execution_options, finish, load_references, parse_options
     from evqa.engine import run
     from evqa.errors import DataError
     from evqa.segmentation import SegmentationStep

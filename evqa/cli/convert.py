@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from evqa.cli.common import positive
+
 __all__ = ["add"]
 
 
@@ -16,7 +18,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--qwen", required=True, metavar="MODEL", help="folder or Hub id of Qwen2.5-VL, 3B or 7B")
     parser.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder of the checkpoint")
     parser.add_argument("--sam2-size", metavar="NAME", help="tiny, small, base_plus or large (default: by file name)")
-    parser.add_argument("--image-size", type=int, default=768, help="SAM 2's square (default: %(default)s)")
+    parser.add_argument("--image-size", type=positive, default=768, help="SAM 2's square (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the weights that neither has (default: %(default)s)")
     parser.set_defaults(command=_convert)
 

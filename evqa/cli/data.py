@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import importlib
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evqa._options import parse_options
+from evqa.cli.common import EXIT_INCOMPLETE
 from evqa.errors import DataError
 
-__all__ = ["add_data_commands", "parse_options"]
-
-EXIT_INCOMPLETE = 1
+__all__ = ["add"]
 
 _DATA = """NAME[:CONFIG] of a corpus, such as mevis or evqa/st_evidence:mcq; or a folder in the layout of the
 ST-Evidence release."""
 
 
-def add_data_commands(commands: Any) -> None:
+def add(commands: Any) -> None:
     """Add ``evqa data`` to the subcommands of a parser."""
     data = commands.add_parser("data", help="list, describe, inspect, validate and show corpora")
     actions = data.add_subparsers(required=True, metavar="ACTION")
@@ -50,24 +48,6 @@ def add_data_commands(commands: Any) -> None:
             action.add_argument("--frames", type=int, default=8, help="at most so many (default: %(default)s)")
             action.add_argument("--out", type=Path, help="a .png or .html file (default: NAME_ROW.png)")
         action.set_defaults(command=command)
-
-
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` as keyword arguments; a value that is a Python literal becomes that.
-
-    Raises:
-        DataError: Not of that form.
-    """
-    options = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise DataError(f"--option takes NAME=VALUE, not {pair!r}")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
 
 
 # ---------------------------------------------------------------------------------------- commands
