@@ -71,7 +71,7 @@ class Block:
 def pages() -> list[Path]:
     """Every Markdown page of the repository that is for readers."""
     found = list(ROOT.glob("*.md"))
-    for folder in ("benchmarks", "dataset_scripts", "docs", "metrics", "recipes", "spaces"):
+    for folder in ("benchmarks", "dataset_scripts", "docs", "metrics", "recipes"):
         found += (ROOT / folder).rglob("*.md")
     made = ROOT / "docs" / "made"  # by docs/conf.py
     hidden = ("_", ".")

@@ -107,7 +107,7 @@ def test_clip_is_uploaded_and_answered(browser, start, model):
         pytest.skip("no such adapter here")
     if model != "chance":
         pytest.importorskip("transformers")
-    page = visited(browser, start(ROOT / "spaces" / "model" / "app.py", EVQA_MODEL=model))
+    page = visited(browser, start(ROOT / "recipes" / "spaces" / "model" / "app.py", EVQA_MODEL=model))
     path, question, options = examples(1)[0]
     page.locator("input[type=file]").first.set_input_files(path, timeout=60_000)
     page.get_by_label("question").fill(question)

@@ -181,7 +181,7 @@ def test_leaderboard_space_checks_an_upload(browser, start, tmp_path):
     }
     pack(said, tmp_path / "mine.zip", system="Mine <b>", task="gen", benchmark=benchmark_name)
     (tmp_path / "junk.zip").write_bytes(b"PK junk")
-    page = visited(browser, start(ROOT / "spaces" / "leaderboard" / "app.py", EVQA_SPLIT="test[:4]"))
+    page = visited(browser, start(ROOT / "recipes" / "spaces" / "leaderboard" / "app.py", EVQA_SPLIT="test[:4]"))
     board, verdict = page.locator("#board"), page.locator("#verdict")
     expect(board.get_by_role("row").filter(has_text="oracle")).to_be_visible(timeout=60_000)
     page.locator("input[type=file]").set_input_files(tmp_path / "junk.zip")
@@ -207,8 +207,8 @@ def test_leaderboard_space_checks_an_upload(browser, start, tmp_path):
 
 
 def test_spaces_go_to_the_hub_and_come_back(hub, tmp_path):
-    script = str(ROOT / "spaces" / "publish.py")
-    for folder in (ROOT / "metrics" / "qa_accuracy", ROOT / "spaces" / "leaderboard"):
+    script = str(ROOT / "recipes" / "spaces" / "publish.py")
+    for folder in (ROOT / "metrics" / "qa_accuracy", ROOT / "recipes" / "spaces" / "leaderboard"):
         command = [sys.executable, script, str(folder), "--repo", f"someone/{folder.name}"]
         done = subprocess.run(command, env=hub, cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
@@ -221,7 +221,7 @@ def test_spaces_go_to_the_hub_and_come_back(hub, tmp_path):
 @needs_browser
 def test_space_from_the_hub_runs(browser, hub, start, tmp_path):
     folder = ROOT / "metrics" / "temporal_grounding"
-    script = str(ROOT / "spaces" / "publish.py")
+    script = str(ROOT / "recipes" / "spaces" / "publish.py")
     subprocess.run(
         [sys.executable, script, str(folder), "--repo", "someone/tg"], env=hub, cwd=tmp_path, check=True, timeout=120
     )

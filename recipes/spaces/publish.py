@@ -1,7 +1,7 @@
-"""Push a Space to the Hub: a folder of ``spaces/`` or ``metrics/``.
+"""Push a Space to the Hub: a folder of ``recipes/spaces/`` or ``metrics/``.
 
-python spaces/publish.py metrics/st_evidence_metrics --repo evqa/st_evidence_metrics
-python spaces/publish.py spaces/leaderboard --repo you/leaderboard
+python recipes/spaces/publish.py metrics/st_evidence_metrics --repo evqa/st_evidence_metrics
+python recipes/spaces/publish.py recipes/spaces/leaderboard --repo you/leaderboard
 """
 
 from __future__ import annotations
