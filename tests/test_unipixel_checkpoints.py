@@ -286,6 +286,8 @@ def test_conversion_refuses(tmp_path, qwen):
     with pytest.raises(DataError, match=r"not the weights of this SAM 2: \d+ missing"):
         convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", qwen, image_size=128)
     small_config().save_pretrained(tmp_path / "other")
+    with pytest.raises(MissingDataError, match="Qwen2.5-VL cannot be read"):
+        convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", tmp_path / "nothing")
     with pytest.raises(DataError, match="a Qwen2.5-VL is needed"):
         convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", tmp_path / "other")
     torch.save({"model": {"x": os.system}}, tmp_path / "evil.pt")

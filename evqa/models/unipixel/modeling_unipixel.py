@@ -27,6 +27,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils import can_return_tuple
 
+from evqa.errors import DataError
 from evqa.models.unipixel import checkpoints_unipixel as checkpoints
 from evqa.models.unipixel import conversion_unipixel as conversion
 from evqa.models.unipixel.codes_unipixel import FourierCode
@@ -252,6 +253,8 @@ class UniPixelForConditionalGeneration(
             MaskError, VideoError: Masks or frames of another size, or none.
         """
         cache = past_key_values if cache is None else cache
+        if label_mask is not None and frames is None:
+            raise DataError("label_mask was given without the frames that it is for (frames)")
         if inputs_embeds is None:
             inputs_embeds = self.embed(
                 input_ids, pixel_values=pixel_values, pixel_values_videos=pixel_values_videos,
