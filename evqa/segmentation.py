@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from evqa import masks as rle_masks
-from evqa.adapters.base import Adapter
+from evqa.adapters.base import Adapter, frame_policy
 from evqa.errors import AdapterError
 from evqa.predictions import load_predictions
 from evqa.runlog import RunLog
@@ -55,14 +55,9 @@ class SegmentationStep(Adapter):
     needs_images = False
 
     def __init__(self, segmenter: Segmenter, source: Any, *, mode: str = "separate", frames: str = "every:1"):
-        from evqa.video import parse_policy
-
         if mode not in MODES:
             raise AdapterError(f"mode is {' or '.join(MODES)}, not {mode!r}")
-        try:
-            self._policy = parse_policy(frames)
-        except ValueError as error:
-            raise AdapterError(f"frames: {error}") from None
+        self._policy = frame_policy(frames)
         self._segmenter = segmenter
         self._source = Path(source)
         self._predictions = load_predictions(self._source)

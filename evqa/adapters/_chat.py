@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evqa.adapters.base import Adapter
+from evqa.adapters.base import Adapter, frame_policy
 from evqa.errors import AdapterError, MissingDataError
 from evqa.parsing import Parsed, parse_choice, parse_expressions, parse_generation, parse_segments
 from evqa.prompts import GEN_SCHEMA, Picture, Text, Turn, VideoPart, lettered, load_prompts, span_text
@@ -82,14 +82,9 @@ class ChatAdapter(Adapter):
         prompts: str | None = None,
         max_tokens: int = 2048,
     ):
-        from evqa.video import parse_policy
-
         if mode not in ("single", "multi"):
             raise AdapterError(f"mode must be 'single' or 'multi', not {mode!r}")
-        try:
-            self._policy = parse_policy(frames)
-        except ValueError as error:
-            raise AdapterError(f"option frames: {error}") from None
+        self._policy = frame_policy(frames)
         self.model = model
         self._max_side = max_side
         self._mode = mode

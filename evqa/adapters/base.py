@@ -13,7 +13,7 @@ from evqa._plugins import load_plugin, plugin_names
 from evqa.errors import AdapterError
 from evqa.types import Prediction
 
-__all__ = ["Adapter", "adapter_names", "load_adapter"]
+__all__ = ["Adapter", "adapter_names", "frame_policy", "load_adapter"]
 
 #: Columns that say what is right. The engine keeps them from adapters that do not declare ``sees_reference``.
 REFERENCE_COLUMNS = frozenset({"answer", "answer_index", "segments", "masks", "temporal_answer", "spatial_answer"})
@@ -91,6 +91,20 @@ class Adapter(abc.ABC):
 
     def close(self) -> None:  # noqa: B027 - nothing to let go of is the common case
         """Let go of models and connections."""
+
+
+def frame_policy(text: Any, option: str = "frames") -> Any:
+    """A sampling policy of :mod:`evqa.video` from an option's text.
+
+    Raises:
+        AdapterError: It is none; names the option.
+    """
+    from evqa.video import parse_policy
+
+    try:
+        return parse_policy(text)
+    except ValueError as error:
+        raise AdapterError(f"option {option}: {error}") from None
 
 
 def adapter_names() -> list[str]:

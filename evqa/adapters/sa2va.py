@@ -16,6 +16,7 @@ from evqa import masks as rle_masks
 from evqa._torch import load_pretrained, pick_device, pick_dtype
 from evqa.adapters._chat import ChatAdapter, Frames, Prepared, Reply
 from evqa.adapters._local import check_remote_code
+from evqa.adapters.base import frame_policy
 from evqa.errors import AdapterError, SetupError
 from evqa.prompts import Picture, Text, Turn, VideoPart
 from evqa.segmentation import nearest_frames, track
@@ -65,12 +66,7 @@ class Sa2Va(ChatAdapter):
                 "revision=COMMIT"
             )
         check_remote_code(model, revision, trust_remote_code)
-        from evqa.video import parse_policy
-
-        try:
-            self._mask_policy = parse_policy(mask_frames)
-        except ValueError as error:
-            raise AdapterError(f"option mask_frames: {error}") from None
+        self._mask_policy = frame_policy(mask_frames, "mask_frames")
         self._revision = revision
         self._device = pick_device(device)
         self._dtype = pick_dtype(dtype, self._device)
