@@ -85,7 +85,7 @@ class UniPixelForConditionalGeneration(
     """Qwen2.5-VL with SAM 2.1: text and masks.
 
     Attributes:
-        runtime: Switches of speed and memory (:class:`~evqa.models.unipixel.tracking_unipixel.Runtime`).
+        runtime: Switches of speed and memory (:class:`~evqa.models.unipixel.runtime_unipixel.Runtime`).
     """
 
     config: UniPixelConfig
@@ -98,7 +98,7 @@ class UniPixelForConditionalGeneration(
         super().__init__(config)
         self.runtime = Runtime()
         self.model.visual.blocks = nn.ModuleList(
-            PackedVisionBlock(config.vision_config) for _ in self.model.visual.blocks
+            PackedVisionBlock(self.model.visual.config) for _ in self.model.visual.blocks
         )
         self.sam2: UniPixelSam2 | None = None
         if config.sam2_video_config is not None:
