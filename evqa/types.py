@@ -228,7 +228,10 @@ class ConversationRow(TypedDict, total=False):
     """One conversation about images, a video, or nothing but text.
 
     ``entry_id`` is ours and unique in its split; ``source_id`` is the source's, which need not be. ``image_names`` and
-    ``video_names`` are the published paths; ``images`` and ``videos`` the files, ``None`` where they are not at hand.
+    ``video_names`` are the published paths; ``images`` and ``videos`` the files, ``{"path", "bytes"}`` each, in the
+    same order: ``None`` where they are not at hand, empty where there are none. A marker stands for each medium, or for
+    none: then the media come before the first turn. Without media, ``<image>`` in a text is text. ``duration`` is in
+    seconds.
     """
 
     entry_id: str
