@@ -24,18 +24,24 @@ if TYPE_CHECKING:
     from datasets import Features
 
 __all__ = [
+    "KINDS",
     "NUM_OPTIONS",
     "STATUSES",
     "TASKS",
+    "ConversationRow",
     "EvidenceObject",
     "FrameFolder",
     "FrameMask",
     "InstructRow",
     "McqSample",
+    "Message",
+    "ObjectMasklet",
     "Prediction",
+    "Region",
     "Rle",
     "Sample",
     "Segment",
+    "SegmentationRow",
     "Task",
     "features",
 ]
@@ -58,6 +64,15 @@ STATUSES = {
     "adapter_error": "the adapter failed and a retry would not help",
     "transient_error": "the adapter kept failing after every retry",
     "missing": "the prediction source holds nothing for this entry",
+}
+
+#: What the text of a :class:`SegmentationRow` is.
+KINDS = {
+    "query": "a noun phrase that names objects",
+    "sentence": "a sentence or question that implies objects; the masks are the whole answer",
+    "question": "a question with an answer in words, and the masks of the objects it is about",
+    "explanatory": "a query whose answer in words explains the masks",
+    "description": "one or more sentences that describe an object",
 }
 
 #: ``[start, end]`` in seconds.
@@ -133,11 +148,15 @@ class EvidenceObject(TypedDict):
 
 
 class FrameFolder(TypedDict):
-    """Frames on disk: ``folder`` joined with each of ``names``, in time order; ``times`` are their seconds."""
+    """Frames on disk: ``folder`` joined with each of ``names``, in time order; ``times`` are their seconds.
 
-    folder: str
+    ``folder`` is absolute in rows built from files, relative to the corpus' folder in published rows, and ``None``
+    where the data came without frames. ``times`` is ``None`` where the source gives its frames no clock.
+    """
+
+    folder: str | None
     names: list[str]
-    times: list[float]
+    times: list[float] | None
 
 
 class InstructRow(_Question, total=False):
@@ -145,6 +164,86 @@ class InstructRow(_Question, total=False):
 
     frames: FrameFolder
     objects: list[EvidenceObject]
+
+
+class ObjectMasklet(TypedDict):
+    """One object's masks over the frames of its row.
+
+    A listed frame whose ``rle`` has no foreground is annotated: the object is not there. A frame that is not listed
+    was not annotated. ``masks`` is ``None`` where the source names the object and publishes no masks of it.
+    """
+
+    object_id: str
+    masks: list[FrameMask] | None
+
+
+class Region(TypedDict):
+    """Pixels that belong to no single object of the row.
+
+    ``"void"``: nobody labelled them; ``"foreground"``: every object annotated in the video (ReVOS robustness).
+    """
+
+    name: str
+    masks: list[FrameMask]
+
+
+class SegmentationRow(TypedDict, total=False):
+    """One expression about one clip, with the masklet of each object it refers to.
+
+    ``entry_id`` is ``video_id/expression_id``, unique in its split. The row's frames are ``frames`` (files), or the
+    frames ``frame_numbers`` of ``video``, ``stride`` apart where that is constant; ``video_name`` is its published
+    path. ``FrameMask.frame`` is the place in this list, from 0. ``height`` and ``width`` are those of the frames, which
+    masks need not share. ``objects`` is ``None`` where the split publishes no annotation, and empty where the source
+    says that the expression refers to nothing. ``metadata`` is JSON with whatever else the source says.
+    """
+
+    entry_id: str
+    corpus: str
+    video_id: str
+    expression_id: str
+    expression: str
+    kind: Literal["query", "sentence", "question", "explanatory", "description"]
+    answer: str | None
+    num_frames: int
+    height: int | None
+    width: int | None
+    frames: FrameFolder | None
+    video: dict[str, Any] | None
+    video_name: str | None
+    stride: int | None
+    frame_numbers: list[int] | None
+    objects: list[ObjectMasklet] | None
+    regions: list[Region] | None
+    metadata: str
+
+
+class Message(TypedDict):
+    """One turn; ``<image>`` and ``<video>`` stand in ``content`` where the source has them."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ConversationRow(TypedDict, total=False):
+    """One conversation about images, a video, or nothing but text.
+
+    ``entry_id`` is ours and unique in its split; ``source_id`` is the source's, which need not be. ``image_names`` and
+    ``video_names`` are the published paths; ``images`` and ``videos`` the files, ``{"path", "bytes"}`` each, in the
+    same order: ``None`` where they are not at hand, empty where there are none. A marker stands for each medium, or for
+    none: then the media come before the first turn. Without media, ``<image>`` in a text is text. ``duration`` is in
+    seconds.
+    """
+
+    entry_id: str
+    corpus: str
+    source_id: str | None
+    messages: list[Message]
+    image_names: list[str]
+    video_names: list[str]
+    images: list[Any] | None
+    videos: list[Any] | None
+    duration: float | None
+    metadata: str
 
 
 @dataclasses.dataclass
@@ -288,66 +387,14 @@ def features(record: str) -> Features:
     """The ``datasets.Features`` of a record.
 
     Args:
-        record: ``"gen"``, ``"mcq"``, ``"instruct"``, or ``"prediction"`` (what the ``evaluate`` modules take).
+        record: ``"gen"``, ``"mcq"``, ``"instruct"``, ``"segmentation"``, ``"conversation"``, ``"frames"`` (the
+            frames of one published video, as bytes), or ``"prediction"`` (what the ``evaluate`` modules take).
 
     Raises:
         KeyError: Unknown record.
     """
-    from datasets import Features, Image, List, Value, Video
+    from datasets import Features
 
-    text, integer, real = Value("string"), Value("int32"), Value("float64")
-    segment = List(real, length=2)
-    rle = {"size": List(integer, length=2), "counts": Value("binary")}
-    frame_mask = {"frame": integer, "time": real, "rle": rle}
-    clip = {
-        "entry_id": text,
-        "video_id": text,
-        "video": Video(decode=False),
-        "fps": real,
-        "num_frames": integer,
-        "duration": real,
-        "height": integer,
-        "width": integer,
-    }
-    question = {
-        "question": text,
-        "candidates": List(text),
-        "answer": text,
-        "answer_index": integer,
-        "segments": List(segment),
-    }
-    gen = {**clip, **question, "masks": List(frame_mask), "metadata": text}
-    columns = {
-        "gen": gen,
-        "mcq": {
-            **gen,
-            "temporal_options": List(List(segment)),
-            "temporal_answer": integer,
-            "spatial_options": List(Image()),
-            "spatial_answer": integer,
-        },
-        "instruct": {
-            **clip,
-            "frames": {"folder": text, "names": List(text), "times": List(real)},
-            **question,
-            "objects": List(
-                {
-                    "object_id": text,
-                    "expression": text,
-                    "boxes": List({"time": real, "frame": integer, "box": List(real, length=4)}),
-                    "masks": List(frame_mask),
-                }
-            ),
-            "metadata": text,
-        },
-        "prediction": {
-            "entry_id": text,
-            "answer": text,
-            "segments": List(segment),
-            "masks": List(frame_mask),
-            "temporal_choice": text,
-            "spatial_choice": text,
-            "status": text,
-        },
-    }
-    return Features(columns[record])
+    from evqa._features import columns
+
+    return Features(columns(record))

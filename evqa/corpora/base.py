@@ -1,32 +1,48 @@
 """What all corpora share: a ``datasets`` builder that finds published files, names its faults and refreshes its cache.
 
-A corpus is one module with one class derived from :class:`CorpusBuilder`. It says which files annotate it
-(:meth:`CorpusBuilder.annotation_files`), lists its rows (:meth:`CorpusBuilder.list_rows`) without touching media, and
-turns one listed row into a typed record (:meth:`CorpusBuilder.read_row`).
+A corpus is one module with one class derived from :class:`CorpusBuilder`, and one line in :data:`CORPORA`. It says
+which files annotate it (:meth:`CorpusBuilder.annotation_files`), lists its rows (:meth:`CorpusBuilder.list_rows`)
+without touching media, and turns one listed row into a typed record (:meth:`CorpusBuilder.read_row`). Segmentation
+corpora and conversations have bases of their own that leave little to say: :mod:`evqa.corpora.segmentation`,
+:mod:`evqa.corpora.conversation`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import datasets
 
 from evqa.errors import DataError, EvqaError, MissingDataError
 
-__all__ = ["CORPORA", "CorpusBuilder", "CorpusConfig", "builder_class", "cache_folder", "source_hash"]
+__all__ = ["CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "source_hash"]
 
 logger = logging.getLogger(__name__)
 
 #: Name of a corpus -> the module of its builder.
-CORPORA: dict[str, str] = {"st_evidence": "evqa.corpora.st_evidence"}
+CORPORA: dict[str, str] = {
+    "st_evidence": "evqa.corpora.st_evidence",
+    "revos": "evqa.corpora.revos",
+    "mevis": "evqa.corpora.mevis",
+    "lv_vis": "evqa.corpora.lv_vis",
+    "ref_youtube_vos": "evqa.corpora.ref_youtube_vos",
+    "ref_davis17": "evqa.corpora.ref_davis17",
+    "ref_sav": "evqa.corpora.ref_sav",
+    "groundmore": "evqa.corpora.groundmore",
+    "vicas": "evqa.corpora.vicas",
+    "llava_instruct": "evqa.corpora.llava_instruct",
+    "videogpt_plus": "evqa.corpora.videogpt_plus",
+    "llava_videogpt_plus": "evqa.corpora.llava_videogpt_plus",
+}
 
 # Rows that one process takes at a time: enough blocks to share among processes, few enough to hand around.
 _BLOCK = 64
@@ -54,9 +70,26 @@ def source_hash() -> str:
     """A hash of the code that makes rows, so that rows cached by an older version are made anew."""
     digest = hashlib.sha256()
     here = Path(__file__).parent
-    for path in [*sorted(here.glob("*.py")), *(here.parent / f"{name}.py" for name in ("types", "masks", "segments"))]:
+    around = (here.parent / f"{name}.py" for name in ("types", "_features", "masks", "segments"))
+    for path in [*sorted(here.glob("*.py")), *around]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """On what terms a corpus may be passed on.
+
+    Attributes:
+        licence: As its authors state it.
+        redistribute: What :mod:`evqa.corpora.publishing` may publish without the owner's word: ``"media"``: all of it;
+            ``"annotations"``: rows without frames, clips and images; ``"nothing"``.
+        reason: One sentence.
+    """
+
+    licence: str
+    redistribute: Literal["media", "annotations", "nothing"]
+    reason: str
 
 
 @dataclasses.dataclass
@@ -94,16 +127,34 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     #: Short name, as in ``evqa/<name>``.
     corpus: ClassVar[str]
+    #: Where its authors publish it.
+    homepage: ClassVar[str] = ""
+    #: Which record of :func:`evqa.types.features` its rows are.
+    record: ClassVar[str | None] = None
+    #: Split -> the numbers of videos and rows that its authors state, one mapping per release.
+    official: ClassVar[Mapping[str, Sequence[Mapping[str, int]]]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs["dataset_name"] = self.corpus
         kwargs["hash"] = source_hash()
-        super().__init__(*args, **kwargs)
+        with self._named():
+            super().__init__(*args, **kwargs)
 
     # -------------------------------------------------------------------- what a corpus must say
     def source_repo(self) -> str | None:
-        """The official Hub repository of the configured config; ``None`` if it needs no files."""
-        raise NotImplementedError
+        """The Hub repository to download without ``data_dir``; ``None`` if the config needs no files.
+
+        Raises:
+            MissingDataError: It needs files, and nobody publishes them on the Hub in a form that is read here.
+        """
+        raise MissingDataError(
+            f"evqa does not download this corpus: get it from {self.homepage}, under its own terms, and pass data_dir="
+        )
+
+    @classmethod
+    def terms(cls, config: str) -> Terms:
+        """On what terms a config's rows may be passed on."""
+        return Terms("not stated", "nothing", "Its authors state no licence, so the right to pass it on is theirs.")
 
     def annotation_files(self, root: Path) -> list[Path]:
         """The files whose change changes rows, found below ``root``.
@@ -113,9 +164,17 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         """
         raise NotImplementedError
 
-    def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[Any]]:
+    def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, Sequence[Any]]:
         """Split name -> what :meth:`read_row` needs for each row; picklable, and no media is touched."""
         raise NotImplementedError
+
+    def expand(self, row: Any) -> Iterable[Any]:
+        """The rows that a listed row stands for: itself, unless rows are listed by file or video to be read once.
+
+        Raises:
+            EvqaError: They cannot be told; that counts as one row that cannot be read.
+        """
+        return [row]
 
     def read_row(self, row: Any) -> tuple[str, dict[str, Any]]:
         """The entry id and the typed record of one listed row.
@@ -148,6 +207,16 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
             config_name=config_name, custom_features=custom_features, config_id=config_id, **config_kwargs
         )
 
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors say which corpus they are about."""
+        try:
+            yield
+        except EvqaError as error:
+            if not error.message.startswith(f"{self.corpus}: "):
+                error.message = f"{self.corpus}: {error.message}"
+            raise
+
     def _stamp(self) -> str:
         root = self._root(media=False)
         files = self.annotation_files(root)
@@ -173,10 +242,14 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        root = self._root(media=True)
-        splits = self.list_rows(root, self.annotation_files(root))
-        if not any(splits.values()):
-            raise DataError("the annotation files hold no rows", file=root)
+        with self._named():
+            root = self._root(media=True)
+            splits = self.list_rows(root, self.annotation_files(root))
+            if not any(splits.values()):
+                raise DataError("the annotation files hold no rows", file=root)
+        if self._building:  # left behind by a build that was killed
+            with contextlib.suppress(FileNotFoundError):
+                (Path(self._output_dir) / _SKIPPED).unlink()
         return [
             datasets.SplitGenerator(
                 name=name,
@@ -189,17 +262,31 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def _generate_examples(self, blocks: Sequence[Sequence[Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
         for block in blocks:
-            for row in block:
-                try:
-                    yield self.read_row(row)
-                except EvqaError as error:
-                    if self.config.on_error != "skip":
-                        raise
-                    self._note_skipped(error)
+            for listed in block:
+                for row in self._try(lambda listed=listed: list(self.expand(listed))) or ():
+                    record = self._try(lambda row=row: self.read_row(row))
+                    if record is not None:
+                        yield record
+
+    def _try(self, read: Callable[[], Any]) -> Any:
+        """What ``read`` returns; ``None`` where it fails and rows that fail are to be skipped."""
+        try:
+            with self._named():
+                return read()
+        except EvqaError as error:
+            if self.config.on_error != "skip":
+                raise
+            self._note_skipped(error)
+            return None
+
+    @property
+    def _building(self) -> bool:
+        """Whether rows go to a cache that is being written, and not to somebody who streams."""
+        return str(self._output_dir).endswith(".incomplete") and os.path.isdir(self._output_dir)
 
     def _note_skipped(self, error: EvqaError) -> None:
         logger.warning("skipped: %s", error)
-        if os.path.isdir(self._output_dir):  # not when streaming
+        if self._building:
             line = json.dumps({"entry": error.entry, "file": error.file, "reason": error.message}) + "\n"
             # One short write in append mode: processes that build together do not tear each other's lines.
             descriptor = os.open(Path(self._output_dir) / _SKIPPED, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
