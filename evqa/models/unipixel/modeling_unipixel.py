@@ -34,7 +34,13 @@ from evqa.models.unipixel import checkpoints_unipixel as checkpoints
 from evqa.models.unipixel import conversion_unipixel as conversion
 from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
 from evqa.models.unipixel.generation_unipixel import UniPixelGeneration
-from evqa.models.unipixel.losses_unipixel import TERMS, WEIGHTS, frame_terms, mean_object_counts
+from evqa.models.unipixel.losses_unipixel import (
+    TERMS,
+    WEIGHTS,
+    frame_terms,
+    mean_object_counts,
+    supervised_loss,
+)
 from evqa.models.unipixel.sam2_unipixel import FourierCode, Prediction, PromptEncoder, UniPixelSam2
 from evqa.models.unipixel.sequence_unipixel import check_prompts, index_targets, pool_masks, rope_positions
 from evqa.models.unipixel.tracking_unipixel import Runtime, check_frames, track
@@ -53,10 +59,12 @@ class UniPixelOutput(CausalLMOutputWithPast):
 
     Attributes:
         loss: ``lm_loss`` plus the mask loss; whatever of the two there are labels for.
-        logits: ``[batch, length, vocabulary]``.
+        logits: ``[batch, length, vocabulary]``; ``None`` with ``runtime.supervised_logits`` where there are labels.
         lm_loss: Cross-entropy, mean over labelled tokens.
         focal_loss, dice_loss, iou_loss, presence_loss: Mask terms, mean over frames, objects and samples with masks;
             the mask loss is 100, 5, 5, 5 times these.
+        correct_tokens: How many labelled tokens are the likeliest ones, int64 ``[]``. Only with
+            ``runtime.supervised_logits``.
         seg_tokens: Per sample ``[objects, K, d]``: prompts for SAM 2, for each ``<seg>`` in the row.
         sample_losses: Per sample with masks the four terms ``[4]``, else ``None``.
         mask_logits: Per sample ``[frames, objects, 3, S / 4, S / 4]``: all candidates. Only with ``output_masks``.
@@ -70,6 +78,7 @@ class UniPixelOutput(CausalLMOutputWithPast):
     dice_loss: Tensor | None = None
     iou_loss: Tensor | None = None
     presence_loss: Tensor | None = None
+    correct_tokens: Tensor | None = None
     seg_tokens: list[Tensor] | None = None
     sample_losses: list[Tensor | None] | None = None
     mask_logits: list[Tensor | None] | None = None
@@ -204,6 +213,10 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         refer_mask: Sequence[Tensor | None] | None = None,
         label_mask: Sequence[Tensor | None] | None = None,
         label_obj_to_frame_idx: Any = None,
+        label_positions: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_masks_in_batch: Tensor | int | None = None,
+        mask_weights: Sequence[float] | None = None,
         logits_to_keep: int | Tensor = 0,
         output_masks: bool = False,
         cache: Any = None,
@@ -236,6 +249,15 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             refer_mask: Per sample ``[grid_t, objects, grid_h / 2, grid_w / 2]``, bool.
             label_mask: Per sample ``[frames, objects, S, S]``: the true masks of its ``<seg>``, in their order.
             label_obj_to_frame_idx: Not needed; accepted because the collator makes it.
+            label_positions: ``[labelled tokens]``, where in the flattened batch they are predicted: ``row * length +
+                position`` for the label at ``position + 1``. Found from ``labels`` when absent, which waits for the
+                device. Only with ``runtime.supervised_logits``.
+            num_items_in_batch: Labelled tokens of the whole optimiser step, over ranks and accumulation: the LM loss
+                is the sum over this batch's tokens divided by it.
+            num_masks_in_batch: Samples with masks of the whole step. The mask loss is then the sum over this batch's
+                samples, each the mean over its own objects, divided by it. Without it the loss is that of the original:
+                a mean over this batch, each sample divided by the number of objects averaged over the ranks.
+            mask_weights: Per sample, what its mask loss counts; 1 when absent.
             output_masks: Also return the candidate masks of every frame. They are large.
             cache: See ``past_key_values``.
             **kwargs: For the language model.
@@ -269,21 +291,30 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
                 **kwargs,
             )
         hidden = outputs.last_hidden_state
+        supervised = self.runtime.supervised_logits and labels is not None
         kept_positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(hidden[:, kept_positions])
+        logits = None if supervised else self.lm_head(hidden[:, kept_positions])
         result = UniPixelOutput(
             logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions,
             **{_CACHE: getattr(outputs, _CACHE)},
         )  # fmt: skip
-        if labels is not None:
-            result.lm_loss = result.loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size
+        if supervised:
+            result.lm_loss, result.correct_tokens = supervised_loss(
+                self.lm_head, hidden, labels, label_positions, num_items_in_batch
             )
+            result.loss = result.lm_loss
+        elif labels is not None:
+            result.lm_loss = result.loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )  # fmt: skip
         if wants_prompts:
             targets = index_targets(input_ids, attention_mask, self.config.seg_token_id)
             result.seg_tokens = [self.seg_prompts(kept[0][row, places]) for row, places in enumerate(targets)]
             if label_mask is not None:
-                self._add_mask_losses(result, frames, label_mask, output_masks)
+                self._add_mask_losses(
+                    result, frames, label_mask, output_masks, hidden.device, num_masks_in_batch, mask_weights
+                )
         return result
 
     def _positions(
@@ -439,11 +470,16 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         return rows
 
     # ------------------------------------------------------------------------------------ losses
-    def _add_mask_losses(self, result: UniPixelOutput, frames, label_mask, output_masks: bool) -> None:
+    def _add_mask_losses(
+        self, result: UniPixelOutput, frames, label_mask, output_masks: bool, device: torch.device,
+        num_masks_in_batch: Tensor | int | None, weights: Sequence[float] | None,
+    ) -> None:  # fmt: skip
         jobs = self._mask_jobs(result.seg_tokens, frames, label_mask)
-        device = result.logits.device
         counts = [0 if job is None else len(job[1]) for job in jobs]
-        divisors = mean_object_counts(counts, device, across_ranks=self.training)
+        if num_masks_in_batch is None:
+            divisors = mean_object_counts(counts, device, across_ranks=self.training)
+        else:
+            divisors = [max(count, 1) for count in counts]
         sums: list[Tensor | None] = [None] * len(jobs)
         found: dict[int, list[Prediction]] = {}
         for length in sorted({len(job[0]) for job in jobs if job is not None}):
@@ -466,9 +502,14 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         result.sample_losses = [
             None if total is None else total.to(device) / divisors[i] / len(jobs[i][0]) for i, total in enumerate(sums)
         ]
-        present = [terms for terms in result.sample_losses if terms is not None]
-        if present:
-            mean = torch.stack(present).mean(0)  # [4]
+        weighted = [
+            terms if weights is None else terms * weights[i]
+            for i, terms in enumerate(result.sample_losses)
+            if terms is not None
+        ]
+        if weighted:
+            total = torch.stack(weighted).sum(0)
+            mean = total / (len(weighted) if num_masks_in_batch is None else num_masks_in_batch)  # [4]
             for name, term in zip(TERMS, mean, strict=True):
                 setattr(result, f"{name}_loss", term)
             mask_loss = (mean * mean.new_tensor(WEIGHTS)).sum()

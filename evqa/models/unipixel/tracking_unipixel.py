@@ -40,12 +40,14 @@ class Runtime:
         fixed_memory: Keep memories in tensors of fixed shape (:class:`FixedMemory`); no effect while gradients are
             recorded.
         checkpoint_losses: Recompute the full-size mask logits in the backward pass instead of storing them.
+        supervised_logits: Given labels, make logits only where there is one; the output then holds none.
     """
 
     encode_batch: int = 16
     max_frames_in_flight: int | None = None
     fixed_memory: bool = False
     checkpoint_losses: bool = True
+    supervised_logits: bool = False
 
 
 # -------------------------------------------------------------------------------------- memory
