@@ -315,6 +315,11 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
                 self._add_mask_losses(
                     result, frames, label_mask, output_masks, hidden.device, num_masks_in_batch, mask_weights
                 )
+        if supervised:  # DDP takes every tensor that is returned with a graph to be part of the loss
+            result.seg_tokens = None
+            result.sample_losses = result.sample_losses and [
+                None if terms is None else terms.detach() for terms in result.sample_losses
+            ]
         return result
 
     def _positions(

@@ -1,0 +1,436 @@
+"""UniPixel's trainer: TRL's ``SFTTrainer`` with the model's own loss.
+
+What is different from the parent, and nothing else:
+
+==========================  ==================================================================================
+loss                        the model's: language, and all mask terms (the parent drops them without a word);
+                            each a sum over the whole optimiser step divided by what the whole step holds, so
+                            that ranks, accumulation and padding do not change it
+batches                     those of :class:`~evqa.training.sampler.MixtureSampler`: one data type, equal work on
+                            all ranks, the same for any number of ranks
+optimiser                   learning rates by group (:mod:`evqa.training.optimizer`)
+checkpoints                 what was trained, whole or not there (:mod:`evqa.training.checkpoints`)
+evaluation                  a benchmark answered and scored, in place of a loss
+==========================  ==================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
+from trl import SFTTrainer
+
+from evqa.errors import DataError, TrainingError
+from evqa.models.unipixel.checkpoints_unipixel import TRAINED_FILE, plain_name, put_trained, save_adapter
+from evqa.models.unipixel.losses_unipixel import TERMS
+from evqa.training import checkpoints
+from evqa.training.arguments import TrainingArguments
+from evqa.training.budget import ErrorBudget
+from evqa.training.loading import RankBatches, TrainingLoader, WithStandIns
+from evqa.training.optimizer import parameter_groups
+from evqa.training.sampler import MixtureSampler
+from evqa.training.tuning import plain_parameter_name
+
+__all__ = ["UniPixelTrainer"]
+
+ADAPTER_FILE = "adapter_model.safetensors"
+_LOSSES = ("lm_loss", *(f"{name}_loss" for name in TERMS))
+
+
+class UniPixelTrainer(SFTTrainer):
+    """Trains UniPixel on a mixture.
+
+    Args:
+        model: UniPixel as :func:`~evqa.training.tuning.prepare_for_training` returns it.
+        args: Settings.
+        mixture: The training data, a :class:`~evqa.training.mixture.Mixture`.
+        data_collator: A :class:`~evqa.training.collator.UniPixelCollator`.
+        processing_class: The model's processor.
+        evaluation: Called with the trainer at every evaluation; returns numbers by name (without ``eval_``).
+        run_facts: Kept in every checkpoint's manifest.
+        **kwargs: As for ``SFTTrainer``.
+    """
+
+    _tag_names = ["evqa", "unipixel", "sft"]
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: Any,
+        args: TrainingArguments,
+        mixture: Any,
+        data_collator: Any,
+        processing_class: Any,
+        *,
+        evaluation: Callable[[UniPixelTrainer], Mapping[str, float]] | None = None,
+        run_facts: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ):
+        from datasets import Dataset
+
+        if len(mixture) == 0:
+            raise DataError("the mixture holds no samples; mixture.describe() says what was left out, and why")
+        self.mixture = mixture
+        self.evaluation = evaluation
+        self.run_facts = dict(run_facts or {})
+        self.budget = ErrorBudget(**mixture.config.errors, log=Path(args.output_dir) / "failed_samples.jsonl")
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps_summed = 0
+        # The parent takes tables of `datasets` only; it looks at the first row and never reads this one again.
+        stand_in = Dataset.from_dict({"sample": [0]})
+        if evaluation is not None and kwargs.get("eval_dataset") is None:
+            kwargs["eval_dataset"] = stand_in
+        super().__init__(
+            model=model, args=args, data_collator=data_collator, train_dataset=stand_in,
+            processing_class=processing_class, **kwargs,
+        )  # fmt: skip
+        self.train_dataset = WithStandIns(mixture)
+        self.unipixel.runtime.supervised_logits = True
+        self.add_callback(_Recomputing(self))
+
+    @property
+    def unipixel(self) -> Any:
+        """The model itself, whatever is around it."""
+        model = self.accelerator.unwrap_model(self.model)
+        return model.get_base_model() if hasattr(model, "peft_config") else model
+
+    # ---------------------------------------------------------------------------------------- data
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Batches of the mixture for this rank."""
+        args, ranks = self.args, self.accelerator.num_processes
+        seed = args.seed if args.data_seed is None else args.data_seed
+        sampler = MixtureSampler(self.mixture, args.per_device_train_batch_size * ranks, seed=seed)
+        batches = RankBatches(
+            sampler, rank=self.accelerator.process_index, world_size=ranks,
+            batch_size=args.per_device_train_batch_size, drop_last=args.dataloader_drop_last,
+        )  # fmt: skip
+        if len(batches) == 0:
+            raise DataError("no data type fills a global batch, and dataloader_drop_last leaves out smaller ones")
+        return TrainingLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+        )
+
+    def num_examples(self, dataloader: Any) -> int:
+        """Samples of an epoch."""
+        return len(self.mixture)
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """The batches of one optimiser step, and what all of them on all ranks hold.
+
+        Returns:
+            Batches, and ``[tokens, samples with masks]``, float32 on the device, at least 1 each.
+        """
+        batches: list[dict[str, Any]] = []
+        for _ in range(num_batches):
+            batch = next(epoch_iterator, None)
+            if batch is None:
+                break
+            batches.append(batch)
+        if not batches:
+            return batches, None
+        reports = [batch.pop("report") for batch in batches]
+        self._count_failures(reports)
+        counts = [float(sum(report[name] for report in reports)) for name in ("tokens", "masks")]
+        totals = self.accelerator.reduce(torch.tensor(counts).to(device, non_blocking=True), reduction="sum")
+        self._add("tokens", totals[0])
+        self._add("masked_samples", totals[1])
+        return batches, totals.clamp(min=1)
+
+    def _count_failures(self, reports: list[dict[str, Any]]) -> None:
+        """Spend the error budget; every rank counts its own samples, and the first to overspend stops the run."""
+        tried = sum(report["tried"] for report in reports)
+        self.budget.add(tried, [failure for report in reports for failure in report["failures"]])
+
+    # ---------------------------------------------------------------------------------------- loss
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's own loss on a part of a step.
+
+        The value is this part's share of the step's loss, times the number of ranks, because DDP averages gradients:
+        over all parts and ranks, gradients are those of one batch that holds everything.
+        """
+        if num_items_in_batch is None:
+            raise DataError("the loss of UniPixel is that of whole optimiser steps: use get_batch_samples")
+        outputs = model(
+            **inputs, use_cache=False, num_items_in_batch=num_items_in_batch[0],
+            num_masks_in_batch=num_items_in_batch[1],
+        )  # fmt: skip
+        for name in _LOSSES:
+            if (term := getattr(outputs, name)) is not None:
+                self._add(name, term.detach())
+        if outputs.correct_tokens is not None:
+            self._add("token_accuracy", outputs.correct_tokens / num_items_in_batch[0])
+        loss = outputs.loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _add(self, name: str, value: torch.Tensor) -> None:
+        """Sum up what is logged on the device, without waiting for it."""
+        self._sums[name] = value.detach().float() + self._sums.get(name, 0.0)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """See ``Trainer``; the loss that is returned is this rank's share of the step's, for logging."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self._steps_summed += 1
+        return loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of each term per step since the last time."""
+        if self._steps_summed and "loss" in logs:
+            names = sorted(self._sums)
+            # Terms that one rank has and another has not (a stand-in has no masks) must still be one collective call.
+            known = [*_LOSSES, "token_accuracy"]
+            device = self.accelerator.device
+            values = torch.stack([torch.as_tensor(self._sums.get(n, 0.0), device=device).float() for n in known])
+            summed = self.accelerator.reduce(values, reduction="sum").tolist()
+            present = set(names) | {n for n, value in zip(known, summed, strict=True) if value}
+            for name, value in zip(known, summed, strict=True):
+                if name in present:
+                    logs[name] = value / self._steps_summed
+            for name in ("tokens", "masked_samples"):
+                logs[f"{name}_per_step"] = float(self._sums[name]) / self._steps_summed
+            logs["failed_samples"] = self.budget.count
+            self._sums.clear()
+            self._steps_summed = 0
+        self._metrics["train"].clear()
+        self._metrics["eval"].clear()
+        super().log(logs, start_time)
+
+    # ----------------------------------------------------------------------------------- optimiser
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """An optimiser with learning rates by group."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            chosen, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            if {"params", "model", "optimizer_dict"} & set(options) or not isinstance(chosen, type):
+                raise DataError(f"optim {self.args.optim!r} makes its own groups of parameters; use another one")
+            groups = parameter_groups(
+                model, self.args.rates(), self.args.weight_decay, self.get_decay_parameter_names(model)
+            )
+            self.optimizer = chosen(groups, **options)
+        return self.optimizer
+
+    # ---------------------------------------------------------------------------------- evaluation
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Answer and score the benchmark; random states come out as they went in, so training does not notice."""
+        if self.evaluation is None:
+            raise DataError("there is nothing to evaluate: give evaluation to the trainer, or set eval_strategy to no")
+        model, was_training = self.unipixel, self.unipixel.training
+        with _kept_random_states(), torch.no_grad():
+            model.eval()
+            try:
+                found = self.evaluation(self)
+            finally:
+                model.train(was_training)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    # --------------------------------------------------------------------------------- checkpoints
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train. Which checkpoint to go on from: see :func:`~evqa.training.checkpoints.resolve_resume`.
+
+        Args:
+            resume_from_checkpoint: Instead of ``args.resume``.
+            **kwargs: As in transformers.
+        """
+        resume = self.args.resume if resume_from_checkpoint is None else resume_from_checkpoint
+        found = [None]
+        if self.accelerator.is_main_process:
+            found = [checkpoints.resolve_resume(resume, self.args.output_dir)]
+            checkpoints.discard_incomplete(self.args.output_dir)
+        if self.accelerator.num_processes > 1:  # all ranks start from what the first one found
+            torch.distributed.broadcast_object_list(found)
+        if found[0] is not None:
+            self._check_same_data(found[0])
+            self._load_budget(found[0])
+        return super().train(resume_from_checkpoint=None if found[0] is None else str(found[0]), **kwargs)
+
+    def _facts(self) -> dict[str, Any]:
+        """What the order of samples depends on, and what the run is."""
+        return {
+            **self.run_facts,
+            "step": self.state.global_step,
+            "global_batch": self.args.per_device_train_batch_size * self.accelerator.num_processes,
+            "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
+            "data_seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
+            "samples": self.mixture.type_sizes(),
+            "budget": self.budget.state_dict(),
+        }
+
+    def _check_same_data(self, folder: Path) -> None:
+        facts = json.loads((folder / checkpoints.MANIFEST).read_text("utf-8"))
+        now = self._facts()
+        names = ("global_batch", "gradient_accumulation_steps", "data_seed", "samples")
+        changed = [f"{n} was {facts.get(n)}, is {now[n]}" for n in names if facts.get(n) != now[n]]
+        if changed:
+            raise DataError(
+                f"this checkpoint's run saw its samples in another order ({'; '.join(changed)}), so it cannot be gone "
+                "on with exactly; use the same settings, or start a new run from these weights (model_name_or_path)",
+                file=folder,
+            )
+
+    def _load_budget(self, folder: Path) -> None:
+        self.budget.load_state_dict(json.loads((folder / checkpoints.MANIFEST).read_text("utf-8"))["budget"])
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging_root) if getattr(self, "_staging_root", None) else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint aside, and give it its name when it is whole."""
+        step, output_dir = self.state.global_step, Path(self.args.output_dir)
+        staging, final = checkpoints.staging_folder(output_dir, step), output_dir / f"checkpoint-{step}"
+        problem: BaseException | None = None
+        push, self.args.push_to_hub = self.args.push_to_hub, False  # only what is whole
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            if self.args.should_save:
+                shutil.rmtree(staging, ignore_errors=True)
+                output_dir.mkdir(parents=True, exist_ok=True)
+            self.accelerator.wait_for_everyone()
+            self._staging_root = staging
+            # The parent writes into <staging>/checkpoint-N.
+            super()._save_checkpoint(model, trial)
+        except Exception as error:
+            problem = error
+        finally:
+            self._staging_root = None
+            self.args.push_to_hub, self.args.save_total_limit = push, limit
+        if self._anybody(problem is not None):
+            self._give_up(staging, final, problem)
+        try:
+            if self.args.should_save:
+                self._name_best(staging / final.name, staging, output_dir)
+                checkpoints.commit_checkpoint(staging / final.name, final, self._facts())
+                shutil.rmtree(staging, ignore_errors=True)
+        except OSError as error:
+            problem = error
+        if self._anybody(problem is not None):
+            self._give_up(staging, final, problem)
+        if push:
+            self._push_from_checkpoint(str(final))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(output_dir), save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=False,
+            )  # fmt: skip
+
+    def _anybody(self, this_rank: bool) -> bool:
+        """Whether it holds on any rank; they then stop together instead of waiting for one that has stopped."""
+        flag = torch.tensor(float(this_rank), device=self.accelerator.device)
+        return bool(self.accelerator.reduce(flag, reduction="sum") > 0)
+
+    def _give_up(self, staging: Path, final: Path, problem: BaseException | None) -> None:
+        if self.args.should_save:
+            shutil.rmtree(staging, ignore_errors=True)
+        last = checkpoints.find_checkpoint(self.args.output_dir)
+        raise TrainingError(
+            f"the checkpoint of step {self.state.global_step} could not be written"
+            f"{f' ({problem})' if problem is not None else ' by another process'}; nothing of it is left. "
+            f"{f'The run goes on from {last.name}' if last else 'The run has no checkpoint yet'} when it is started "
+            "again",
+            file=final,
+        ) from problem
+
+    def _name_best(self, folder: Path, staging: Path, output_dir: Path) -> None:
+        """The state names the best checkpoint by where it was written; it will be elsewhere."""
+        best = self.state.best_model_checkpoint
+        if best is not None and Path(best).parent == staging:
+            self.state.best_model_checkpoint = str(output_dir / Path(best).name)
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Write what was trained; the base is not copied into every checkpoint."""
+        if not self.args.should_save:
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        model = self.accelerator.unwrap_model(self.model)
+        save_adapter(model, folder, processor=self.processing_class)
+        (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", "utf-8")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Put back what :meth:`_save` wrote."""
+        load_trained(self.accelerator.unwrap_model(self.model if model is None else model), resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        load_trained(self.accelerator.unwrap_model(self.model), self.state.best_model_checkpoint)
+
+
+def load_trained(model: Any, folder: str | os.PathLike[str]) -> None:
+    """Put the trained weights of a checkpoint into the model that is being trained: adapter, modules and buffers.
+
+    Raises:
+        DataError: A trainable weight that the checkpoint lacks, or one that does not fit; names them.
+    """
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    is_peft = hasattr(model, "peft_config")
+    weights = load_file(folder / TRAINED_FILE)
+    put_trained(model.get_base_model() if is_peft else model, weights, folder / TRAINED_FILE)
+    found = {plain_name(name) for name in weights}
+    lacking = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and ".lora_" not in name and plain_parameter_name(name) not in found
+    ]
+    if is_peft:
+        from peft import set_peft_model_state_dict
+
+        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_FILE))
+        lacking += [name for name in result.missing_keys if ".lora_" in name]
+    if lacking:
+        raise DataError(f"the checkpoint lacks {len(lacking)} weights that are trained: {lacking[:3]}", file=folder)
+
+
+class _Recomputing(TrainerCallback):
+    """Recompute only where ``checkpoint_modules`` says, once the parent has switched it on everywhere."""
+
+    def __init__(self, trainer: UniPixelTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See ``TrainerCallback``."""
+        model = self.trainer.unipixel
+        parts = {"vision": model.model.visual, "llm": model.model.language_model, "sam2": model.sam2}
+        for name, part in parts.items():
+            if part is not None and name not in args.checkpoint_modules:
+                for module in part.modules():
+                    if getattr(module, "gradient_checkpointing", False):
+                        module.gradient_checkpointing = False
+
+
+@contextlib.contextmanager
+def _kept_random_states() -> Iterator[None]:
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    devices = torch.cuda.random.get_rng_state_all() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.random.set_rng_state(cpu)
+        if devices is not None:
+            torch.cuda.random.set_rng_state_all(devices)
