@@ -76,16 +76,10 @@ def _wrap_evaluate(module: ModuleType) -> None:
     module.evaluation_module_factory = factory
 
 
-def _register_config(module: ModuleType) -> None:
-    from evqa.models.unipixel.auto_unipixel import register_config
+def _register_unipixel(module: ModuleType) -> None:
+    from evqa.models.unipixel.auto_unipixel import register
 
-    register_config(module)
-
-
-def _register_processor(module: ModuleType) -> None:
-    from evqa.models.unipixel.auto_unipixel import register_processor
-
-    register_processor(module)
+    register()
 
 
 #: Module -> what to do once it has been imported.
@@ -94,8 +88,11 @@ _HOOKS: dict[str, Callable[[ModuleType], None]] = {
     "datasets.inspect": _wrap_datasets,  # imports the factory by name
     "evaluate.loading": _wrap_evaluate,
     "evaluate.inspect": lambda module: _wrap_evaluate(module) if hasattr(module, "evaluation_module_factory") else None,
-    "transformers.models.auto.configuration_auto": _register_config,
-    "transformers.models.auto.processing_auto": _register_processor,
+    # Whichever of the two comes last: importing one of ours can be what imports the other, half done itself.
+    "transformers.models.auto.configuration_auto": _register_unipixel,
+    "transformers.models.auto.processing_auto": _register_unipixel,
+    "evqa.models.unipixel.configuration_unipixel": _register_unipixel,
+    "evqa.models.unipixel.processing_unipixel": _register_unipixel,
 }
 
 

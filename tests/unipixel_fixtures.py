@@ -79,7 +79,7 @@ def small_model(seed: int = 0, **changes: Any):
                 parameter.normal_(std=1.2 * parameter[0].numel() ** -0.5)
             elif name.endswith("bias"):
                 parameter.normal_(std=0.05)
-        model.sam2.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(0.3)
+        model.sam2.sam_mask_decoder.pred_obj_score_head.layers[-1].bias.fill_(3.0)  # present
     return model
 
 

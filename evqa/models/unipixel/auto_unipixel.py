@@ -7,10 +7,12 @@ the model of a configuration before there is one.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import sys
 from types import ModuleType
 
-__all__ = ["MODEL_CLASSES", "register_config", "register_models", "register_processor"]
+__all__ = ["MODEL_CLASSES", "register", "register_models"]
 
 #: Auto classes that know the model, where the installed transformers has them.
 MODEL_CLASSES = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
@@ -18,25 +20,31 @@ MODEL_CLASSES = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultim
 _models_done = False
 
 
-def register_config(module: ModuleType) -> None:
-    """Teach ``AutoConfig``; ``module`` is ``transformers.models.auto.configuration_auto``."""
-    try:
-        from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
-    except ImportError:  # a transformers that has not what UniPixel is made of must work for everything else
-        return
+def register() -> None:
+    """Teach ``AutoConfig`` and ``AutoProcessor``, each as soon as it and our class are there; twice changes nothing."""
+    for auto, teach in (("configuration_auto", _register_config), ("processing_auto", _register_processor)):
+        module = sys.modules.get(f"transformers.models.auto.{auto}")
+        # A transformers without what UniPixel is made of must work for everything else. And a module of ours whose
+        # import has led here is half done: it is heard of again when it is complete.
+        with contextlib.suppress(ImportError):
+            if module is not None:
+                teach(module)
+
+
+def _register_config(module: ModuleType) -> None:
+    from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
+
     module.AutoConfig.register(UniPixelConfig.model_type, UniPixelConfig, exist_ok=True)
 
 
-def register_processor(module: ModuleType) -> None:
-    """Teach ``AutoProcessor``; ``module`` is ``transformers.models.auto.processing_auto``."""
-    try:
-        from evqa.models.unipixel import processing_unipixel as processing
-        from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
-    except ImportError:
-        return
-    module.AutoProcessor.register(UniPixelConfig, processing.UniPixelProcessor, exist_ok=True)
+def _register_processor(module: ModuleType) -> None:
+    from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
+    from evqa.models.unipixel.processing_unipixel import UniPixelProcessor
+
+    module.AutoProcessor.register(UniPixelConfig, UniPixelProcessor, exist_ok=True)
     # Processors under other names (published repositories call theirs PatchedQwen2_5_VLProcessor) are found by class.
-    for config_class, processor_class in getattr(processing, "OTHER_NAMES", {}).items():
+    others = getattr(sys.modules[UniPixelProcessor.__module__], "OTHER_NAMES", {})
+    for config_class, processor_class in others.items():
         module.AutoProcessor.register(config_class, processor_class, exist_ok=True)
 
 

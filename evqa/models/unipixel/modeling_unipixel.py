@@ -27,7 +27,6 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLRMSNorm,
 )
 from transformers.utils import can_return_tuple
-from transformers.vision_utils import get_vision_window_index
 
 from evqa.errors import DataError, MaskError
 from evqa.models.unipixel import checkpoints_unipixel as checkpoints
@@ -41,9 +40,12 @@ from evqa.models.unipixel.losses_unipixel import (
     mean_object_counts,
     supervised_loss,
 )
-from evqa.models.unipixel.sam2_unipixel import FourierCode, Prediction, PromptEncoder, UniPixelSam2
+from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.sam2_blocks_unipixel import FourierCode, PromptEncoder
+from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
 from evqa.models.unipixel.sequence_unipixel import check_prompts, index_targets, pool_masks, rope_positions
-from evqa.models.unipixel.tracking_unipixel import Runtime, check_frames, track
+from evqa.models.unipixel.tracking_unipixel import check_frames, track
+from evqa.models.unipixel.vision_unipixel import PackedVisionAttention, VisionTables, vision_tables
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
 
@@ -101,6 +103,8 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
     def __init__(self, config: UniPixelConfig):
         super().__init__(config)
         self.runtime = Runtime()
+        for block in self.model.visual.blocks:
+            block.attn = PackedVisionAttention(config.vision_config)
         self.sam2: UniPixelSam2 | None = None
         if config.sam2_video_config is not None:
             self._add_heads(config)
@@ -409,13 +413,20 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             )
         return embeds
 
+    def _tables(self, grid: Tensor) -> VisionTables:
+        visual = self.model.visual
+        grids = tuple(tuple(row) for row in grid.tolist())
+        device = visual.patch_embed.proj.weight.device
+        return vision_tables(grids, visual.spatial_merge_size, visual.window_size, visual.patch_size, device)
+
     def _look(self, pixels: Tensor, grid: Tensor | None) -> Any:
         if grid is None or int(grid.prod(-1).sum()) != len(pixels):
             raise DataError(
                 f"{len(pixels)} patches, but the grids (image_grid_thw, video_grid_thw) are for "
                 f"{'none' if grid is None else int(grid.prod(-1).sum())}"
             )
-        return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True)
+        tables = self._tables(grid).arguments() if self.runtime.packed_vision else {}
+        return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True, **tables)
 
     def _sample_grids(self, input_ids: Tensor, grid: Tensor | None) -> list[tuple[int, tuple[int, int, int]] | None]:
         """For each sample the number and the grid of its video, ``None`` where it has none."""
@@ -458,10 +469,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         # What enters the merger's MLP: [patches / 4, V], in the order of the vision tower's windows.
         features = visual.merger.ln_q(states).view(-1, visual.merger.hidden_size)
         if not self.config.legacy_mem_order:
-            order, _ = get_vision_window_index(
-                grid, spatial_merge_size=merge, window_size=visual.window_size, patch_size=visual.patch_size
-            )
-            features = features[torch.argsort(order).to(features.device)]
+            features = features[torch.argsort(self._tables(grid).window_index)]
         sizes = (grid.prod(-1) // merge**2).tolist()
         parts, rows = features.split(sizes), []
         for sample, mask in enumerate(masks):

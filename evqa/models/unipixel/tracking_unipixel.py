@@ -3,11 +3,9 @@
 Frame 0 is decoded from the prompt tokens of the language model; every later frame from the memory of frames before it:
 frame 0 and the last ``num_maskmem - 1``, and the pointers of frame 0 and the last ``max_object_pointers - 1``.
 
-Three layers, each replaceable by a faster one of the same meaning:
-
-- :class:`Memory` (plain) and :class:`FixedMemory` (fixed shapes, empty places masked): what is remembered;
-- :class:`Tracker`: one step, ``frame features -> prediction``, without a host synchronisation;
-- :func:`track`: encodes frames in batches and steps through them, with a bounded number of frames on the device.
+:func:`track` encodes frames in batches and steps through them, with a bounded number of frames on the device. A step
+is that of :class:`Tracker`, or, where no gradients are recorded, the same in tensors of fixed shapes
+(:mod:`evqa.models.unipixel.fixed_tracking_unipixel`).
 """
 
 from __future__ import annotations
@@ -21,33 +19,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evqa.errors import VideoError
-from evqa.models.unipixel.sam2_unipixel import FrameFeatures, Prediction, Tables, UniPixelSam2
+from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures, Tables
+from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
 
-__all__ = ["FixedMemory", "Memory", "Runtime", "Tracker", "prepare_frames", "track"]
+__all__ = ["Memory", "Recalled", "Tracker", "check_frames", "from_memory", "from_prompts", "per_object",
+           "prepare_frames", "split_pointers", "track"]  # fmt: skip
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
-
-
-@dataclasses.dataclass
-class Runtime:
-    """How, not what: every switch that may change speed and memory, and nothing else (``model.runtime``).
-
-    Attributes:
-        encode_batch: Frames per call of SAM 2's image encoder.
-        max_frames_in_flight: Frames whose features are on the device at a time; ``None``: all of the clip in training,
-            64 otherwise. Device memory does not grow with the length of the clip beyond that.
-        fixed_memory: Keep memories in tensors of fixed shape (:class:`FixedMemory`); no effect while gradients are
-            recorded.
-        checkpoint_losses: Recompute the full-size mask logits in the backward pass instead of storing them.
-        supervised_logits: Given labels, make logits only where there is one; the output then holds none.
-    """
-
-    encode_batch: int = 16
-    max_frames_in_flight: int | None = None
-    fixed_memory: bool = False
-    checkpoint_losses: bool = True
-    supervised_logits: bool = False
 
 
 # -------------------------------------------------------------------------------------- memory
@@ -59,13 +39,11 @@ class Recalled:
         memory: ``[n, keys, m]``; the last ``unturned`` keys are object pointers.
         code: ``[1, keys, m]``, added to make them keys.
         unturned: See above.
-        mask: Added to the scores, ``[1, 1, 1, keys]``; ``None``: every key counts.
     """
 
     memory: Tensor
     code: Tensor
     unturned: int
-    mask: Tensor | None = None
 
 
 class Memory:
@@ -113,60 +91,6 @@ class Memory:
         )
 
 
-class FixedMemory:
-    """As :class:`Memory`, in tensors that are made once and whose shapes never change.
-
-    Empty places are masked, so that the result is the same up to rounding. Everything is computed from :attr:`time`,
-    an integer on the device: a step that reads, decodes and writes is free of Python numbers and of host
-    synchronisation, so it can be captured in a CUDA graph and replayed. For inference only: writing is in place.
-    """
-
-    def __init__(self, sam2: UniPixelSam2, tables: Tables, num_frames: int, num_objects: int):
-        config, like = sam2.config, sam2.no_mem_embed
-        self.sam2, self.tables = sam2, tables
-        device, places = like.device, config.feature_size**2
-        frames, pointers = config.num_maskmem, config.max_object_pointers
-        self.memories = like.new_zeros(num_objects, frames, places, config.memory_dim)
-        self.pointers = like.new_zeros(num_objects, pointers, config.hidden_size)
-        self.time = torch.zeros((), dtype=torch.int64, device=device)
-        self.oldest = torch.tensor(min(num_frames, pointers) - 1, dtype=torch.float32, device=device)
-        # Place 0 is frame 0; in place i > 0 is the frame `age[i]` before the present one.
-        self.memory_ages = torch.arange(frames, 0, -1, device=device)
-        self.pointer_ages = torch.arange(pointers, 0, -1, device=device)
-        with torch.no_grad():
-            codes = tables.memory_code + sam2.maskmem_tpos_enc[:, 0].flip(0)  # [frames, h w, m]
-            self.frame_codes = codes.flatten(0, 1)
-
-    def write(self, memory: Tensor, pointer: Tensor) -> None:
-        """Remember a frame: ``[n, h w, m]`` and ``[n, C]``. The first goes to place 0, others push the oldest out."""
-        first = self.time == 0
-        for bank, new in ((self.memories, memory), (self.pointers, pointer)):
-            shifted = torch.cat([bank[:, :1], bank[:, 2:], new[:, None]], dim=1)[:, : bank.shape[1]]
-            started = torch.cat([new[:, None], bank[:, 1:]], dim=1)
-            bank.copy_(torch.where(first, started, shifted))
-        self.time += 1
-
-    def read(self) -> Recalled:
-        """What the next frame attends to."""
-        pointer_ages = torch.cat([self.time[None], self.pointer_ages[1:]])
-        split, pointer_codes = split_pointers(self.sam2, self.pointers, pointer_ages / self.oldest)
-        per_pointer = split.shape[1] // len(pointer_ages)
-        # A place is filled once its frame lies after frame 0; pointers are at most `oldest` frames old.
-        known = (self.memory_ages < self.time).index_fill(0, self.time.new_zeros(1), True)
-        known_pointers = (self.pointer_ages < self.time) & (self.pointer_ages <= self.oldest)
-        known_pointers = known_pointers.index_fill(0, self.time.new_zeros(1), True)
-        known = torch.cat(
-            [known.repeat_interleave(self.memories.shape[2]), known_pointers.repeat_interleave(per_pointer)]
-        )
-        mask = torch.zeros_like(known, dtype=split.dtype).masked_fill(~known, torch.finfo(split.dtype).min)
-        return Recalled(
-            memory=torch.cat([self.memories.flatten(1, 2), split], dim=1),
-            code=torch.cat([self.frame_codes, pointer_codes])[None],
-            unturned=split.shape[1],
-            mask=mask[None, None, None],
-        )
-
-
 def split_pointers(sam2: UniPixelSam2, pointers: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
     """Object pointers as keys of memory attention: each becomes ``C / m`` tokens.
 
@@ -186,62 +110,65 @@ def split_pointers(sam2: UniPixelSam2, pointers: Tensor, ages: Tensor) -> tuple[
 
 # ------------------------------------------------------------------------------------- tracker
 class Tracker:
-    """Follows ``n`` objects through one clip's length, a frame per :meth:`step`.
+    """Follows objects through clips of one length, a frame per :meth:`step`.
 
     Args:
         sam2: The model.
-        prompts: Prompt tokens ``[n, tokens, C]``.
-        num_frames: Frames in the clip.
+        prompts: Prompt tokens of each object, ``[n, tokens, C]``.
+        owner: For each object the number of its clip; ``None``: there is one clip.
+        num_frames: Frames in each clip.
         batch_mode: Every frame from the prompts alone, without memory.
         keep_absent: Leave the logits of absent objects as they are (losses need that).
-        fixed: Use :class:`FixedMemory`.
     """
 
     def __init__(
-        self,
-        sam2: UniPixelSam2,
-        prompts: Tensor,
-        num_frames: int,
-        *,
-        batch_mode: bool = False,
+        self, sam2: UniPixelSam2, prompts: Tensor, owner: Tensor | None, num_frames: int, *, batch_mode: bool = False,
         keep_absent: bool = False,
-        fixed: bool = False,
-    ):
-        self.sam2, self.prompts, self.num_frames = sam2, prompts, num_frames
+    ):  # fmt: skip
+        self.sam2, self.prompts, self.owner, self.num_frames = sam2, prompts, owner, num_frames
         self.batch_mode, self.keep_absent = batch_mode, keep_absent
         self.tables = sam2.tables(prompts.device, sam2.no_mem_embed.dtype)
+        self.memory = Memory(sam2, self.tables, num_frames)
         self.frame = 0
-        self.memory: Memory | FixedMemory = (
-            FixedMemory(sam2, self.tables, num_frames, len(prompts)) if fixed else Memory(sam2, self.tables, num_frames)
-        )
 
-    def step(self, frame: FrameFeatures) -> Prediction:
-        """The next frame.
+    def step(self, frames: FrameFeatures) -> Prediction:
+        """The next frame of every clip.
 
         Args:
-            frame: Its features once per object, ``[n, ...]``.
+            frames: Its features, ``[clips, ...]``.
         """
-        first = self.frame == 0 or self.batch_mode
-        prediction = self.first_step(frame) if first else self.next_step(frame)
+        frame = per_object(frames, self.owner, len(self.prompts))
+        if self.frame == 0 or self.batch_mode:
+            prediction = from_prompts(self.sam2, frame, self.prompts, self.tables, self.keep_absent)
+        else:
+            prediction = from_memory(self.sam2, frame, self.memory.read(), self.tables, self.keep_absent)
         self.frame += 1
         if not self.batch_mode and self.frame < self.num_frames:  # nobody reads what the last frame leaves
-            self.memory.write(self.sam2.remember(frame, prediction), prediction.pointer)
+            self.memory.write(self.sam2("remember", frame, prediction), prediction.pointer)
         return prediction
 
-    def first_step(self, frame: FrameFeatures) -> Prediction:
-        """A frame from the prompts alone."""
-        features = frame.top + self.sam2.no_mem_embed.view(1, -1, 1, 1)
-        return self.sam2.decode(features, frame, self.prompts, self.tables, keep_absent=self.keep_absent)
 
-    def next_step(self, frame: FrameFeatures) -> Prediction:
-        """A frame from memory alone."""
-        recalled = self.memory.read()
-        features = self.sam2.memory_attention(
-            frame.top.flatten(2).transpose(1, 2), recalled.memory, recalled.code, self.tables, recalled.unturned,
-            recalled.mask,
-        )  # fmt: skip
-        features = features.transpose(1, 2).reshape(frame.top.shape)
-        return self.sam2.decode(features, frame, None, self.tables, keep_absent=self.keep_absent)
+def per_object(frames: FrameFeatures, owner: Tensor | None, objects: int) -> FrameFeatures:
+    """Features ``[clips, ...]`` once per object, ``[n, ...]``."""
+    if owner is None:
+        return frames.map(lambda level: level.expand(objects, -1, -1, -1))
+    return frames.map(lambda level: level.index_select(0, owner))
+
+
+def from_prompts(
+    sam2: UniPixelSam2, frame: FrameFeatures, prompts: Tensor, tables: Tables, keep_absent: bool
+) -> Prediction:
+    """A frame from the prompts alone."""
+    features = frame.top + sam2.no_mem_embed.view(1, -1, 1, 1)
+    return sam2("decode", features, frame, prompts, tables, keep_absent=keep_absent)
+
+
+def from_memory(
+    sam2: UniPixelSam2, frame: FrameFeatures, recalled: Recalled, tables: Tables, keep_absent: bool
+) -> Prediction:
+    """A frame from memory alone."""
+    features = sam2("attend", frame.top, recalled.memory, recalled.code, tables, recalled.unturned)
+    return sam2("decode", features, frame, None, tables, keep_absent=keep_absent)
 
 
 # ------------------------------------------------------------------------------------- a clip
@@ -287,12 +214,11 @@ def track(
     *,
     batch_mode: bool = False,
     keep_absent: bool = False,
-    tracker_class: type[Tracker] = Tracker,
 ) -> Iterator[Prediction]:
     """Track all objects of several clips of one length; yields the prediction of each frame in turn.
 
     Frames are encoded once, in batches, whatever the number of objects. No more than ``max_frames_in_flight`` frames
-    are on the device at a time; clips may lie in host memory.
+    are on the device at a time; clips may lie in host memory. A prediction is valid until the next is asked for.
 
     Args:
         sam2: The model.
@@ -301,31 +227,28 @@ def track(
         prompts: Prompt tokens of each object, ``[n, tokens, C]``.
         runtime: Switches.
         batch_mode, keep_absent: See :class:`Tracker`.
-        tracker_class: The tracker to use.
     """
-    num_frames, device, dtype = len(clips[0]), prompts.device, sam2.no_mem_embed.dtype
+    num_frames, like = len(clips[0]), sam2.no_mem_embed
+    prompts = prompts.to(like.device, like.dtype)
     gradients = torch.is_grad_enabled()
     in_flight = runtime.max_frames_in_flight or (num_frames * len(clips) if gradients else 64)
     chunk = max(1, min(num_frames, in_flight // len(clips)))
-    index = None if len(clips) == 1 else torch.tensor(list(owner), device=device)
-    tracker = tracker_class(
-        sam2, prompts, num_frames, batch_mode=batch_mode, keep_absent=keep_absent,
-        fixed=runtime.fixed_memory and not gradients,
-    )  # fmt: skip
+    batch = min(runtime.encode_batch, in_flight)
+    tracker = None
+    if runtime.uses_fixed_steps(like.device) and not gradients and not keep_absent:
+        from evqa.models.unipixel.fixed_tracking_unipixel import fixed_tracker  # which is made of the parts below
+
+        tracker = fixed_tracker(sam2, prompts, owner, len(clips), num_frames, batch_mode=batch_mode)
+    if tracker is None:
+        index = None if len(clips) == 1 else torch.tensor(list(owner), device=like.device)
+        tracker = Tracker(
+            sam2, prompts, index, num_frames, batch_mode=batch_mode, keep_absent=keep_absent
+        )  # fmt: skip
     for start in range(0, num_frames, chunk):
         stop = min(start + chunk, num_frames)
-        features = encode_clips(sam2, clips, start, stop, runtime.encode_batch, device, dtype)
+        features = encode_clips(sam2, clips, start, stop, batch, like.device, like.dtype)
         for t in range(stop - start):
-            # [clips, ...] of this frame -> [n, ...]
-            yield tracker.step(
-                features.map(
-                    lambda level, t=t: (
-                        level[:, t].expand(len(prompts), -1, -1, -1)
-                        if index is None
-                        else level[:, t].index_select(0, index)
-                    )
-                )
-            )
+            yield tracker.step(features.map(lambda level, t=t: level[:, t]))
         del features
 
 
@@ -337,10 +260,10 @@ def encode_clips(
     size, frames = sam2.config.image_size, stop - start
     if len({(clip.dtype, clip.shape[2:]) for clip in clips}) == 1:
         pixels = clips[0][start:stop] if len(clips) == 1 else torch.cat([clip[start:stop] for clip in clips])
-        parts = [sam2.encode(prepare_frames(part, size, device, dtype)) for part in pixels.split(batch)]
+        parts = [sam2("encode", prepare_frames(part, size, device, dtype)) for part in pixels.split(batch)]
     else:
         parts = [
-            sam2.encode(prepare_frames(part, size, device, dtype))
+            sam2("encode", prepare_frames(part, size, device, dtype))
             for clip in clips
             for part in clip[start:stop].split(batch)
         ]
