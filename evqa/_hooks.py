@@ -1,8 +1,9 @@
-"""``import evqa`` teaches ``datasets`` and ``evaluate`` our names, without importing either.
+"""``import evqa`` teaches ``datasets``, ``evaluate`` and ``transformers`` our names, without importing any of them.
 
 ``datasets.load_dataset("evqa/st_evidence", ...)`` and ``evaluate.load("evqa/st_evidence_metrics")`` resolve names in
 one function each, their module factory. Once those libraries are imported, by us or by anybody, that function is
-wrapped: our names lead to our code, offline and from any folder; every other name goes on as before.
+wrapped: our names lead to our code, offline and from any folder; every other name goes on as before. The auto classes
+of ``transformers`` have a registry for that (:mod:`evqa.models.unipixel.auto_unipixel`).
 """
 
 from __future__ import annotations
@@ -75,12 +76,23 @@ def _wrap_evaluate(module: ModuleType) -> None:
     module.evaluation_module_factory = factory
 
 
+def _register_unipixel(module: ModuleType) -> None:
+    from evqa.models.unipixel.auto_unipixel import register
+
+    register()
+
+
 #: Module -> what to do once it has been imported.
 _HOOKS: dict[str, Callable[[ModuleType], None]] = {
     "datasets.load": _wrap_datasets,
     "datasets.inspect": _wrap_datasets,  # imports the factory by name
     "evaluate.loading": _wrap_evaluate,
     "evaluate.inspect": lambda module: _wrap_evaluate(module) if hasattr(module, "evaluation_module_factory") else None,
+    # Whichever of the two comes last: importing one of ours can be what imports the other, half done itself.
+    "transformers.models.auto.configuration_auto": _register_unipixel,
+    "transformers.models.auto.processing_auto": _register_unipixel,
+    "evqa.models.unipixel.configuration_unipixel": _register_unipixel,
+    "evqa.models.unipixel.processing_unipixel": _register_unipixel,
 }
 
 

@@ -1,0 +1,545 @@
+"""UniPixel as a transformers model: Qwen2.5-VL whose ``<seg>`` tokens prompt SAM 2.1.
+
+The way of a batch::
+
+    ids, pixels, prompts --embed--> embeddings --Qwen2.5-VL--> logits, and the states that predict <seg>
+                                                                      | seg_head
+    frames --------------------------SAM 2 encoder--------------> tracker --> masks
+
+Letters in shape comments: ``C`` width of the language model, ``d`` = SAM 2's ``hidden_size``, ``K`` =
+``sam2_hidden_tokens``, ``V`` = width of a merged patch before the merger's MLP, ``S`` = ``sam2_image_size``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLRMSNorm,
+)
+from transformers.utils import can_return_tuple
+
+from evqa.errors import DataError, MaskError
+from evqa.models.unipixel import checkpoints_unipixel as checkpoints
+from evqa.models.unipixel import conversion_unipixel as conversion
+from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
+from evqa.models.unipixel.generation_unipixel import UniPixelGeneration
+from evqa.models.unipixel.losses_unipixel import TERMS, WEIGHTS, frame_terms, mean_object_counts
+from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.sam2_blocks_unipixel import FourierCode, PromptEncoder
+from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
+from evqa.models.unipixel.sequence_unipixel import check_prompts, index_targets, pool_masks, rope_positions
+from evqa.models.unipixel.tracking_unipixel import check_frames, track
+from evqa.models.unipixel.vision_unipixel import PackedVisionAttention, VisionTables, vision_tables
+
+__all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
+
+conversion.register()
+
+#: What transformers calls the key-value cache: ``past_key_values`` until 5.23, ``cache`` since.
+_CACHE = next(f.name for f in dataclasses.fields(CausalLMOutputWithPast) if f.name in ("cache", "past_key_values"))
+
+
+@dataclasses.dataclass
+class UniPixelOutput(CausalLMOutputWithPast):
+    """What :meth:`UniPixelForConditionalGeneration.forward` returns.
+
+    Attributes:
+        loss: ``lm_loss`` plus the mask loss; whatever of the two there are labels for.
+        logits: ``[batch, length, vocabulary]``.
+        lm_loss: Cross-entropy, mean over labelled tokens.
+        focal_loss, dice_loss, iou_loss, presence_loss: Mask terms, mean over frames, objects and samples with masks;
+            the mask loss is 100, 5, 5, 5 times these.
+        seg_tokens: Per sample ``[objects, K, d]``: prompts for SAM 2, for each ``<seg>`` in the row.
+        sample_losses: Per sample with masks the four terms ``[4]``, else ``None``.
+        mask_logits: Per sample ``[frames, objects, 3, S / 4, S / 4]``: all candidates. Only with ``output_masks``.
+        ious: Per sample ``[frames, objects, 3]``: their predicted IoU. Only with ``output_masks``.
+        object_scores: Per sample ``[frames, objects, 1]``. Only with ``output_masks``.
+        past_key_values (or cache), hidden_states, attentions: As in transformers.
+    """
+
+    lm_loss: Tensor | None = None
+    focal_loss: Tensor | None = None
+    dice_loss: Tensor | None = None
+    iou_loss: Tensor | None = None
+    presence_loss: Tensor | None = None
+    seg_tokens: list[Tensor] | None = None
+    sample_losses: list[Tensor | None] | None = None
+    mask_logits: list[Tensor | None] | None = None
+    ious: list[Tensor | None] | None = None
+    object_scores: list[Tensor | None] | None = None
+
+
+class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditionalGeneration):
+    """Qwen2.5-VL with SAM 2.1: text and masks.
+
+    Attributes:
+        runtime: Switches of speed and memory (:class:`~evqa.models.unipixel.tracking_unipixel.Runtime`).
+    """
+
+    config: UniPixelConfig
+    config_class = UniPixelConfig
+    _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "UniPixelSam2"]
+    _keys_to_ignore_at_inference = ["past_key_values", "cache"]
+
+    def __init__(self, config: UniPixelConfig):
+        super().__init__(config)
+        self.runtime = Runtime()
+        for block in self.model.visual.blocks:
+            block.attn = PackedVisionAttention(config.vision_config)
+        self.sam2: UniPixelSam2 | None = None
+        if config.sam2_video_config is not None:
+            self._add_heads(config)
+        self.post_init()
+
+    def _add_heads(self, config: UniPixelConfig) -> None:
+        sam2, width = config.sam2_video_config, config.text_config.hidden_size
+        d, merged = sam2.hidden_size, self.model.visual.merger.hidden_size
+        self.sam2 = UniPixelSam2(sam2, config.legacy_rope_no_grad)
+        self.seg_head = nn.Sequential(
+            Qwen2_5_VLRMSNorm(width),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, d * config.sam2_hidden_tokens),
+        )
+        # Referring prompts: where (its own prompt encoder) and when (a code of the frame's number).
+        self.ref_encoder = PromptEncoder(sam2)
+        self.ref_proj_single = nn.Linear(2 * d, 3 * d)  # a point and the padding token
+        self.ref_proj_double = nn.Linear(3 * d, 3 * d)  # a box's two corners and the padding token
+        self.tem_pe = FourierCode(1, d // 2)
+        self.tem_emb = nn.Embedding(1, d)
+        self.tem_proj = nn.Linear(d, 3 * d)
+        self.ref_proj = nn.Sequential(nn.GELU(), nn.Linear(6 * d, width))
+        # Object memory: the mean of an object's patches.
+        self.msk_proj = nn.Sequential(nn.Linear(merged, merged), nn.GELU(), nn.Linear(merged, width))
+
+    # ------------------------------------------------------------------------------ transformers
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FourierCode):
+            init.normal_(module.positional_encoding_gaussian_matrix)
+
+    @torch.no_grad()
+    def initialize_new_parameters(self) -> None:
+        """Initialise what neither Qwen2.5-VL nor SAM 2 brings, as the original does for a fresh model.
+
+        The prompt encoder for references starts as SAM 2's (but not its Fourier matrix), the object memory as the
+        vision tower's merger; projections are drawn (Xavier uniform), their biases 0.
+        """
+        pairs = [
+            (self.ref_encoder, self.sam2.sam_prompt_encoder),
+            (self.msk_proj, self.model.visual.merger.mlp),
+        ]
+        for new, old in pairs:
+            for a, b in zip(new.parameters(), old.parameters(), strict=True):
+                a.copy_(b)
+        for head in (self.seg_head, self.ref_proj_single, self.ref_proj_double, self.ref_proj, self.tem_proj):
+            for module in head.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    nn.init.zeros_(module.bias)
+
+    def set_attn_implementation(self, attn_implementation: str | dict, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; reaches the blocks of SAM 2 too. A dictionary sets it by sub-config."""
+        super().set_attn_implementation(attn_implementation, *args, **kwargs)
+        if self.sam2 is not None:
+            self.sam2.use_attention(self.sam2.config._attn_implementation)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a checkpoint: full, or a folder with an adapter or with trained modules only.
+
+        As in transformers, and besides:
+
+        Args:
+            pretrained_model_name_or_path: Folder or Hub id.
+            *args: As in transformers.
+            **kwargs: As in transformers. ``base_model_path``: for a folder without all weights, what they are added
+                to (default: the ``base_model_path`` of its config). ``allow_missing``: keep new weights where the
+                checkpoint has none, instead of raising.
+
+        Raises:
+            DataError: Weights are missing; the message names them.
+        """
+        if checkpoints.is_partial(pretrained_model_name_or_path, kwargs):
+            return checkpoints.load_checkpoint(pretrained_model_name_or_path, **kwargs)
+        kwargs.pop("base_model_path", None)
+        allow_missing, wants_info = kwargs.pop("allow_missing", False), kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )  # fmt: skip
+        if info["missing_keys"] and not allow_missing:
+            checkpoints.raise_missing(info["missing_keys"], pretrained_model_name_or_path)
+        return (model, info) if wants_info else model
+
+    # ----------------------------------------------------------------------------------- forward
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        second_per_grid_ts: Tensor | Sequence[float] | None = None,
+        grid_times: Sequence[Tensor | None] | None = None,
+        mm_token_type_ids: Tensor | None = None,
+        frames: Sequence[Tensor | None] | None = None,
+        frame_size: Sequence[tuple[int, int] | None] | None = None,
+        point_coords: Sequence[Sequence[Tensor] | None] | None = None,
+        point_labels: Sequence[Sequence[Tensor] | None] | None = None,
+        point_frames: Sequence[Any] | None = None,
+        refer_mask: Sequence[Tensor | None] | None = None,
+        label_mask: Sequence[Tensor | None] | None = None,
+        label_obj_to_frame_idx: Any = None,
+        logits_to_keep: int | Tensor = 0,
+        output_masks: bool = False,
+        cache: Any = None,
+        **kwargs: Any,
+    ) -> UniPixelOutput:
+        """Logits, losses, and the SAM 2 prompts of every ``<seg>`` in the batch.
+
+        Names are those of the original's collator. Every list has one entry per sample; an entry is ``None`` where a
+        sample has none of that. Masks of an inference are made by :meth:`segment` or :meth:`generate`.
+
+        Args:
+            input_ids: ``[batch, length]``, padded on either side.
+            attention_mask: ``[batch, length]``, 0 for padding.
+            position_ids: ``[3, batch, length]``; computed when absent.
+            past_key_values, use_cache, logits_to_keep: As in transformers, which calls the first ``cache`` since 5.24.
+            inputs_embeds: ``[batch, length, C]``, instead of what :meth:`embed` makes.
+            labels: ``[batch, length]``, -100 where nothing is to be predicted.
+            pixel_values, image_grid_thw: Images for the language model, as Qwen2.5-VL takes them.
+            pixel_values_videos: Patches of all videos, ``[patches, 1176]``.
+            video_grid_thw: ``[videos, 3]``. At most one video a sample where there are frames or prompts.
+            second_per_grid_ts: Seconds between temporal steps, per video.
+            grid_times: Seconds of each temporal step, per video; overrides the former.
+            mm_token_type_ids: Not needed; accepted because Qwen's processor makes it.
+            frames: Per sample the clip for SAM 2, ``[frames, 3, S, S]`` normalised or uint8
+                ``[frames, 3, height, width]``.
+            frame_size: Not used in training; accepted because the collator makes it.
+            point_coords: Per sample and object ``[1, points, 2]``, pixels of SAM 2's square.
+            point_labels: Per sample and object ``[1, points]``.
+            point_frames: Per sample the number of each prompt's video frame.
+            refer_mask: Per sample ``[grid_t, objects, grid_h / 2, grid_w / 2]``, bool.
+            label_mask: Per sample ``[frames, objects, S, S]``: the true masks of its ``<seg>``, in their order.
+            label_obj_to_frame_idx: Not needed; accepted because the collator makes it.
+            output_masks: Also return the candidate masks of every frame. They are large.
+            cache: See ``past_key_values``.
+            **kwargs: For the language model.
+
+        Raises:
+            DataError: Inputs that do not match each other; says which sample.
+            MaskError, VideoError: Masks or frames of another size, or none.
+        """
+        cache = past_key_values if cache is None else cache
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(
+                input_ids, pixel_values=pixel_values, pixel_values_videos=pixel_values_videos,
+                image_grid_thw=image_grid_thw, video_grid_thw=video_grid_thw, point_coords=point_coords,
+                point_labels=point_labels, point_frames=point_frames, refer_mask=refer_mask,
+            )  # fmt: skip
+        if self.model.language_model.gradient_checkpointing and self.training and not inputs_embeds.requires_grad:
+            inputs_embeds = inputs_embeds.detach().requires_grad_()  # checkpoints need an input with a gradient
+        if position_ids is None:
+            position_ids = self._positions(
+                input_ids, inputs_embeds, attention_mask, cache, image_grid_thw, video_grid_thw,
+                second_per_grid_ts, grid_times,
+            )  # fmt: skip
+        wants_prompts = self.sam2 is not None and self.config.sam2_enable_decoder and frames is not None
+        with self._state_before_norm(wants_prompts) as kept:
+            outputs = self.model.language_model(
+                inputs_embeds=inputs_embeds,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                use_cache=False if use_cache is None and self.training else use_cache,
+                **{_CACHE: cache},
+                **kwargs,
+            )
+        hidden = outputs.last_hidden_state
+        kept_positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(hidden[:, kept_positions])
+        result = UniPixelOutput(
+            logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions,
+            **{_CACHE: getattr(outputs, _CACHE)},
+        )  # fmt: skip
+        if labels is not None:
+            result.lm_loss = result.loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size
+            )
+        if wants_prompts:
+            targets = index_targets(input_ids, attention_mask, self.config.seg_token_id)
+            result.seg_tokens = [self.seg_prompts(kept[0][row, places]) for row, places in enumerate(targets)]
+            if label_mask is not None:
+                self._add_mask_losses(result, frames, label_mask, output_masks)
+        return result
+
+    def _positions(
+        self, input_ids, inputs_embeds, attention_mask, cache, image_grid_thw, video_grid_thw, second_per_grid_ts,
+        grid_times,
+    ) -> Tensor:  # fmt: skip
+        batch, length = inputs_embeds.shape[:2]
+        past = 0 if cache is None else int(cache.get_seq_length())
+        if past == 0 and input_ids is not None:
+            positions = rope_positions(
+                input_ids, attention_mask, self.config, image_grid_thw, video_grid_thw, second_per_grid_ts, grid_times
+            )
+            real = length if attention_mask is None else attention_mask.sum(-1)
+            self.model.rope_deltas = (positions.amax((0, 2)) + 1 - real)[:, None]
+            return positions
+        if attention_mask is None:
+            text = torch.arange(past, past + length, device=inputs_embeds.device).expand(batch, -1)
+        else:
+            text = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)[:, -length:]
+        if past and self.model.rope_deltas is not None:
+            text = text + self.model.rope_deltas.to(text.device)
+        return text.expand(3, -1, -1)
+
+    @contextlib.contextmanager
+    def _state_before_norm(self, wanted: bool) -> Iterator[list[Tensor]]:
+        """Collects what enters the language model's last norm: ``<seg>`` is read from there, not from its output."""
+        kept: list[Tensor] = []
+        if not wanted:
+            yield kept
+            return
+        handle = self.model.language_model.norm.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        try:
+            yield kept
+        finally:
+            handle.remove()
+
+    def seg_prompts(self, states: Tensor) -> Tensor:
+        """Prompt tokens for SAM 2, ``[n, K, d]``, from the states that predict ``<seg>``, ``[n, C]``."""
+        weight = self.seg_head[1].weight
+        tokens = self.seg_head(states.to(weight.device, weight.dtype))
+        return tokens.unflatten(-1, (self.config.sam2_hidden_tokens, -1))
+
+    # --------------------------------------------------------------------------------- embedding
+    def embed(
+        self,
+        input_ids: Tensor,
+        *,
+        pixel_values: Tensor | None = None,
+        pixel_values_videos: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
+        video_grid_thw: Tensor | None = None,
+        point_coords: Sequence[Sequence[Tensor] | None] | None = None,
+        point_labels: Sequence[Sequence[Tensor] | None] | None = None,
+        point_frames: Sequence[Any] | None = None,
+        refer_mask: Sequence[Tensor | None] | None = None,
+    ) -> Tensor:
+        """Token embeddings ``[batch, length, C]`` with images, videos, prompts and object memories in their places.
+
+        Arguments and errors as for :meth:`forward`.
+        """
+        config = self.config
+        embeds = self.get_input_embeddings()(input_ids)
+        for name, given in (
+            ("point_coords", point_coords), ("point_labels", point_labels), ("point_frames", point_frames),
+            ("refer_mask", refer_mask),
+        ):  # fmt: skip
+            if given is not None and len(given) != len(input_ids):
+                raise DataError(f"{name} has {len(given)} entries for a batch of {len(input_ids)} samples")
+            if given is not None and self.sam2 is None:
+                raise DataError(f"{name} was given, but this model has no SAM 2 (sam2_config is not set)")
+        if pixel_values is not None:
+            images = self._look(pixel_values, image_grid_thw)
+            embeds = _fill(embeds, input_ids, config.image_token_id, images.pooler_output, "image")
+        if pixel_values_videos is not None:
+            videos = self._look(pixel_values_videos, video_grid_thw)
+            embeds = _fill(embeds, input_ids, config.video_token_id, videos.pooler_output, "video")
+        grids = self._sample_grids(input_ids, video_grid_thw)
+        if point_coords is not None:
+            prompts = self._embed_prompts(point_coords, point_labels, point_frames, grids)
+            embeds = _fill_rows(embeds, input_ids, config.ref_token_id, prompts, "<|ref|>", "prompts (point_coords)")
+        if refer_mask is not None:
+            if pixel_values_videos is None:
+                raise DataError("refer_mask needs the video whose patches it pools (pixel_values_videos)")
+            memories = self._embed_memories(refer_mask, videos.last_hidden_state, video_grid_thw, grids)
+            embeds = _fill_rows(
+                embeds, input_ids, config.mem_token_id, memories, "<|mem|>", "temporal steps with a mask (refer_mask)"
+            )
+        return embeds
+
+    def _tables(self, grid: Tensor) -> VisionTables:
+        visual = self.model.visual
+        grids = tuple(tuple(row) for row in grid.tolist())
+        device = visual.patch_embed.proj.weight.device
+        return vision_tables(grids, visual.spatial_merge_size, visual.window_size, visual.patch_size, device)
+
+    def _look(self, pixels: Tensor, grid: Tensor | None) -> Any:
+        if grid is None or int(grid.prod(-1).sum()) != len(pixels):
+            raise DataError(
+                f"{len(pixels)} patches, but the grids (image_grid_thw, video_grid_thw) are for "
+                f"{'none' if grid is None else int(grid.prod(-1).sum())}"
+            )
+        tables = self._tables(grid).arguments() if self.runtime.packed_vision else {}
+        return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True, **tables)
+
+    def _sample_grids(self, input_ids: Tensor, grid: Tensor | None) -> list[tuple[int, tuple[int, int, int]] | None]:
+        """For each sample the number and the grid of its video, ``None`` where it has none."""
+        if grid is None:
+            return [None] * len(input_ids)
+        grids, merge = [tuple(row) for row in grid.tolist()], self.config.vision_config.spatial_merge_size**2
+        counts, out, video = (input_ids == self.config.video_token_id).sum(-1).tolist(), [], 0
+        for count in counts:
+            first = video
+            while count > 0 and video < len(grids):
+                count -= grids[video][0] * grids[video][1] * grids[video][2] // merge
+                video += 1
+            out.append((first, grids[first]) if video == first + 1 else None)
+        return out
+
+    def _embed_prompts(self, coords, labels, frames, grids) -> list[Tensor]:
+        if labels is None or frames is None:
+            raise DataError("point_coords, point_labels and point_frames belong together; one of them is missing")
+        weight, rows = self.ref_proj[1].weight, []
+        for sample, (points, kinds, when) in enumerate(zip(coords, labels, frames, strict=True)):
+            if points is None or len(points) == 0:
+                rows.append(weight.new_zeros(0, len(weight)))
+                continue
+            if grids[sample] is None:
+                raise DataError(f"sample {sample} has prompts (point_coords) but not exactly one video")
+            steps, when = grids[sample][1][0], [int(frame) for frame in when]
+            check_prompts(sample, points, kinds, when, self.config.sam2_image_size, steps)
+            where = []
+            for point, kind in zip(points, kinds, strict=True):
+                tokens = self.ref_encoder(point.to(weight.device), kind.to(weight.device)).flatten(1)
+                where.append((self.ref_proj_single if kind.numel() == 1 else self.ref_proj_double)(tokens))
+            # The video has two frames per temporal step, also where an odd clip was filled up.
+            place = torch.tensor(when, dtype=torch.float32, device=weight.device)[:, None] / (2 * steps - 1)
+            time = self.tem_proj(self.tem_pe(place).to(weight.dtype) + self.tem_emb.weight)
+            rows.append(self.ref_proj(torch.cat([torch.cat(where), time], dim=1)))
+        return rows
+
+    def _embed_memories(self, masks, states: Tensor, grid: Tensor, grids) -> list[Tensor]:
+        visual, merge = self.model.visual, self.config.vision_config.spatial_merge_size
+        # What enters the merger's MLP: [patches / 4, V], in the order of the vision tower's windows.
+        features = visual.merger.ln_q(states).view(-1, visual.merger.hidden_size)
+        if not self.config.legacy_mem_order:
+            features = features[torch.argsort(self._tables(grid).window_index)]
+        sizes = (grid.prod(-1) // merge**2).tolist()
+        parts, rows = features.split(sizes), []
+        for sample, mask in enumerate(masks):
+            if mask is None:
+                rows.append(self.msk_proj[2].weight.new_zeros(0, self.msk_proj[2].out_features))
+                continue
+            if grids[sample] is None:
+                raise DataError(f"sample {sample} has a refer_mask but not exactly one video")
+            video, shape = grids[sample]
+            rows.append(self.msk_proj(pool_masks(parts[video], mask, shape, merge, sample)))
+        return rows
+
+    # ------------------------------------------------------------------------------------ losses
+    def _add_mask_losses(self, result: UniPixelOutput, frames, label_mask, output_masks: bool) -> None:
+        jobs = self._mask_jobs(result.seg_tokens, frames, label_mask)
+        device = result.logits.device
+        counts = [0 if job is None else len(job[1]) for job in jobs]
+        divisors = mean_object_counts(counts, device, across_ranks=self.training)
+        sums: list[Tensor | None] = [None] * len(jobs)
+        found: dict[int, list[Prediction]] = {}
+        for length in sorted({len(job[0]) for job in jobs if job is not None}):
+            samples = [i for i, job in enumerate(jobs) if job is not None and len(job[0]) == length]
+            prompts = torch.cat([jobs[i][1] for i in samples])
+            owner = [k for k, i in enumerate(samples) for _ in jobs[i][1]]
+            steps = track(
+                self.sam2, [jobs[i][0] for i in samples], owner, prompts, self.runtime,
+                batch_mode=self.config.sam2_batch_mode, keep_absent=True,
+            )  # fmt: skip
+            for t, prediction in enumerate(steps):
+                target = torch.cat([jobs[i][2][t].to(prompts.device, non_blocking=True) for i in samples])
+                terms = frame_terms(prediction, target, recompute=self.runtime.checkpoint_losses)
+                parts = terms.split([counts[i] for i in samples])
+                for i, part in zip(samples, parts, strict=True):
+                    sums[i] = part.sum(0) if sums[i] is None else sums[i] + part.sum(0)
+                if output_masks:
+                    for i in samples:
+                        found.setdefault(i, []).append(_take(prediction, _range(owner, samples.index(i))))
+        result.sample_losses = [
+            None if total is None else total.to(device) / divisors[i] / len(jobs[i][0]) for i, total in enumerate(sums)
+        ]
+        present = [terms for terms in result.sample_losses if terms is not None]
+        if present:
+            mean = torch.stack(present).mean(0)  # [4]
+            for name, term in zip(TERMS, mean, strict=True):
+                setattr(result, f"{name}_loss", term)
+            mask_loss = (mean * mean.new_tensor(WEIGHTS)).sum()
+            result.loss = mask_loss if result.loss is None else result.loss + mask_loss
+        if output_masks:
+            for name, field in (("mask_logits", "masks"), ("ious", "ious"), ("object_scores", "scores")):
+                values = [
+                    torch.stack([getattr(p, field) for p in found[i]]) if i in found else None for i in range(len(jobs))
+                ]
+                setattr(result, name, values)
+
+    def _mask_jobs(self, seg_tokens, frames, label_mask) -> list[tuple[Tensor, Tensor, Tensor] | None]:
+        """Per sample its frames, prompts and true masks; ``None`` where it has no masks."""
+        size, batch = self.config.sam2_image_size, len(seg_tokens)
+        for name, given in (("frames", frames), ("label_mask", label_mask)):
+            if len(given) != batch:
+                raise DataError(f"{name} has {len(given)} entries for a batch of {batch} samples")
+        jobs: list[tuple[Tensor, Tensor, Tensor] | None] = []
+        for i, (clip, masks, prompts) in enumerate(zip(frames, label_mask, seg_tokens, strict=True)):
+            if masks is None:
+                jobs.append(None)
+                continue
+            if clip is None:
+                raise DataError(f"sample {i} has a label_mask but no frames")
+            check_frames(clip, size, f"sample {i}")
+            if masks.dim() != 4 or tuple(masks.shape[2:]) != (size, size) or len(masks) != len(clip):
+                raise MaskError(
+                    f"label_mask of sample {i} has shape {list(masks.shape)}, its clip needs "
+                    f"[{len(clip)}, objects, {size}, {size}]"
+                )
+            if masks.shape[1] == 0:
+                raise MaskError(f"label_mask of sample {i} has no objects; a sample without masks has None")
+            if masks.shape[1] != len(prompts):
+                raise DataError(
+                    f"sample {i} has {len(prompts)} <|seg|> (after its first token) but {masks.shape[1]} masks"
+                )
+            most = self.config.sample_objects
+            if self.training and 0 < most < len(prompts):
+                chosen = random.sample(range(len(prompts)), most)
+                prompts, masks = prompts[chosen], masks[:, chosen]
+            jobs.append((clip, prompts, masks))
+        return jobs
+
+
+def _fill(embeds: Tensor, ids: Tensor, token: int, features: Tensor, kind: str) -> Tensor:
+    places = ids == token
+    if int(places.sum()) != len(features):
+        raise DataError(f"the batch has {int(places.sum())} {kind} placeholders, its {kind}s need {len(features)}")
+    return embeds.masked_scatter(places[..., None].to(embeds.device), features.to(embeds.device, embeds.dtype))
+
+
+def _fill_rows(embeds: Tensor, ids: Tensor, token: int, rows: list[Tensor], name: str, what: str) -> Tensor:
+    places = ids == token
+    for sample, (count, features) in enumerate(zip(places.sum(-1).tolist(), rows, strict=True)):
+        if count != len(features):
+            raise DataError(f"sample {sample} has {count} {name} but {len(features)} {what}")
+    return embeds.masked_scatter(places[..., None].to(embeds.device), torch.cat(rows).to(embeds.device, embeds.dtype))
+
+
+def _range(owner: list[int], sample: int) -> slice:
+    start = owner.index(sample)
+    return slice(start, start + owner.count(sample))
+
+
+def _take(prediction: Prediction, objects: slice) -> Prediction:
+    return Prediction(*(getattr(prediction, field.name)[objects] for field in dataclasses.fields(prediction)))

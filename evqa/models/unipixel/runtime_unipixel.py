@@ -1,0 +1,40 @@
+"""How a model runs, as opposed to what it computes."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+__all__ = ["Runtime"]
+
+
+@dataclasses.dataclass
+class Runtime:
+    """Every switch that may change speed and memory, and nothing else (``model.runtime``).
+
+    Attributes:
+        packed_vision: One attention call for all windows of the vision tower
+            (:mod:`evqa.models.unipixel.vision_unipixel`); no effect with ``eager`` or flash-attn's attention.
+        fixed_steps: Decode tokens and track objects in steps of fixed shapes, which on CUDA are recorded once and
+            replayed as graphs. ``None``: on CUDA. No effect where gradients are recorded.
+        encode_batch: Frames per call of SAM 2's image encoder.
+        max_frames_in_flight: Frames whose features are on the device at a time; ``None``: all of the clip in training,
+            64 otherwise. Device memory does not grow with the length of the clip beyond that.
+        checkpoint_losses: Recompute the full-size mask logits in the backward pass instead of storing them.
+    """
+
+    packed_vision: bool = True
+    fixed_steps: bool | None = None
+    encode_batch: int = 16
+    max_frames_in_flight: int | None = None
+    checkpoint_losses: bool = True
+
+    @classmethod
+    def plain(cls) -> Runtime:
+        """What transformers does by itself: the baseline of measurements, and the reference of every shortcut."""
+        return cls(packed_vision=False, fixed_steps=False)
+
+    def uses_fixed_steps(self, device: torch.device) -> bool:
+        """Whether steps of fixed shapes are to be used on this device."""
+        return device.type == "cuda" if self.fixed_steps is None else self.fixed_steps

@@ -1,0 +1,440 @@
+"""The parts of SAM 2.1, on the building blocks of transformers.
+
+The blocks there (:mod:`transformers.models.sam2`, :mod:`transformers.models.sam2_video`) are plain differentiable
+modules. Where one here differs from its parent, its docstring says why. Names of weights are the published ones, up
+to the rules of :mod:`evqa.models.unipixel.conversion_unipixel`.
+
+Letters in shape comments: ``n`` objects or frames in a batch, ``C`` = ``hidden_size``, ``m`` = ``memory_dim``,
+``h w`` = the stride-16 feature map, ``S`` = ``image_size``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig, Sam2VisionConfig
+from transformers.models.sam2.modeling_sam2 import (
+    Sam2HieraDetModel,
+    Sam2MultiScaleAttention,
+    Sam2MultiScaleBlock,
+    Sam2VisionModel,
+    do_pool,
+    eager_attention_forward,
+    window_partition,
+    window_unpartition,
+)
+from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoMaskDecoderConfig
+from transformers.models.sam2_video.modeling_sam2_video import (
+    Sam2VideoLayerNorm,
+    Sam2VideoMaskDecoder,
+    Sam2VideoMemoryEncoder,
+    rotate_pairwise,
+)
+
+from evqa.models.unipixel.configuration_unipixel import UniPixelSam2Config
+
+__all__ = [
+    "FourierCode", "FrameFeatures", "ImageEncoder", "MaskDecoder", "MemoryAttention", "MemoryEncoder", "Mlp",
+    "PromptEncoder", "Tables", "sine_code_1d", "sine_code_2d",
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------ codes
+class FourierCode(nn.Module):
+    """Random Fourier code of positions (Tancik et al., 2020): ``[sin, cos](2 pi (2 x - 1) G)``.
+
+    ``G`` is drawn once and never trained, but it is part of the model: it is in every kind of checkpoint. It stays
+    float32 when the model is cast, and so do the codes: in bfloat16 they would be off by up to 0.22.
+
+    Args:
+        dims: Coordinates per position.
+        features: Half the size of a code.
+    """
+
+    def __init__(self, dims: int, features: int):
+        super().__init__()
+        matrix = torch.randn(dims, features, dtype=torch.float32)
+        self.register_buffer("positional_encoding_gaussian_matrix", matrix)
+
+    def _apply(self, fn, recurse=True):
+        before = self.positional_encoding_gaussian_matrix
+        super()._apply(fn, recurse)
+        after = self.positional_encoding_gaussian_matrix
+        if after.dtype != torch.float32:  # a cast: follow it to its device only
+            self.positional_encoding_gaussian_matrix = before.to(after.device)
+        return self
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Float32 code ``[..., 2 features]`` of positions ``[..., dims]`` in 0 ... 1."""
+        with torch.autocast(positions.device.type, enabled=False):
+            angles = 2 * math.pi * ((2 * positions.float() - 1) @ self.positional_encoding_gaussian_matrix.float())
+            return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def sine_code_2d(size: int, channels: int, device: torch.device) -> Tensor:
+    """Sine code of a square grid, float32 ``[size * size, channels]``: first half y, second half x."""
+    # The small number is in the original: the last cell is not quite 2 pi.
+    place = torch.arange(1, size + 1, dtype=torch.float32, device=device) / (size + 1e-6) * (2 * math.pi)
+    half = channels // 2
+    index = torch.arange(half, dtype=torch.float32, device=device)
+    angles = place[:, None] / 10000.0 ** (2 * (index // 2) / half)  # [size, half]
+    code = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)
+    y, x = code[:, None].expand(size, size, half), code[None].expand(size, size, half)
+    return torch.cat([y, x], dim=-1).flatten(0, 1)
+
+
+def sine_code_1d(positions: Tensor, channels: int) -> Tensor:
+    """Sine code of numbers ``[n]``, float32 ``[n, channels]``: first half sines, second half cosines."""
+    half = channels // 2
+    index = torch.arange(half, dtype=torch.float32, device=positions.device)
+    angles = positions.float()[:, None] / 10000.0 ** (2 * (index // 2) / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@dataclasses.dataclass
+class Tables:
+    """What is the same for every frame and object: made once per device and dtype, see :meth:`UniPixelSam2.tables`.
+
+    Attributes:
+        image_code: Fourier code of the feature map for the mask decoder, ``[1, C, h, w]``.
+        query_code: Sine code of the feature map for memory attention, ``[h w, C]``.
+        memory_code: Sine code of a memory, ``[h w, m]``.
+        rope: Cosine and sine of the rotary embedding, float32 ``[h w, head]`` each.
+    """
+
+    image_code: Tensor
+    query_code: Tensor
+    memory_code: Tensor
+    rope: tuple[Tensor, Tensor]
+
+
+@dataclasses.dataclass
+class FrameFeatures:
+    """Encoded frames, or those of one frame once per object.
+
+    Attributes:
+        top: ``[n, C, h, w]``, stride 16.
+        fine: ``[n, C / 8, 4 h, 4 w]``, stride 4, projected for the mask decoder.
+        middle: ``[n, C / 4, 2 h, 2 w]``, stride 8, projected for the mask decoder.
+    """
+
+    top: Tensor
+    fine: Tensor
+    middle: Tensor
+
+    def __len__(self) -> int:
+        return len(self.top)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        """Every level through ``function``."""
+        return FrameFeatures(function(self.top), function(self.fine), function(self.middle))
+
+
+# --------------------------------------------------------------------------------- image encoder
+class HieraAttention(Sam2MultiScaleAttention):
+    """As its parent, without the second set of attention weights that the parent computes and drops."""
+
+    def forward(self, hidden_states: Tensor, **kwargs) -> Tensor:
+        """``[n, y, x, in]`` to ``[n, y', x', out]``."""
+        n, height, width, _ = hidden_states.shape
+        qkv = self.qkv(hidden_states).reshape(n, height * width, 3, self.num_attention_heads, -1)
+        query, key, value = qkv.unbind(2)  # [n, y x, heads, head]
+        if self.query_stride:
+            query = do_pool(query.reshape(n, height, width, -1), self.query_stride)
+            height, width = query.shape[1:3]
+            query = query.reshape(n, height * width, self.num_attention_heads, -1)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        out, _ = attend(
+            self, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), attention_mask=None,
+            is_causal=False, scaling=self.scale,
+        )  # fmt: skip
+        return self.proj(out.reshape(n, height, width, -1))
+
+
+class HieraBlock(Sam2MultiScaleBlock):
+    """As its parent, with the stochastic depth that SAM 2 is trained with."""
+
+    def __init__(self, config: Sam2HieraDetConfig, stage_idx: int, block_idx: int, total_block_idx: int, drop: float):
+        super().__init__(config, stage_idx, block_idx, total_block_idx)
+        heads = config.num_attention_heads_per_stage[stage_idx]
+        self.attn = HieraAttention(config, self.dim, self.dim_out, heads, query_stride=self.query_stride)
+        self.drop = drop
+
+    def forward(self, hidden_states: Tensor, **kwargs) -> Tensor:
+        """``[n, y, x, in]`` to ``[n, y', x', out]``."""
+        residual = hidden_states
+        hidden_states = self.layer_norm1(hidden_states)
+        if self.dim != self.dim_out:
+            residual = do_pool(self.proj(hidden_states), self.query_stride)
+        window = self.window_size
+        if window:
+            hidden_states, padded = window_partition(hidden_states, window)
+        hidden_states = self.attn(hidden_states)
+        if window:
+            height, width = residual.shape[1:3]
+            if self.query_stride:  # the windows have shrunk with the pooled queries
+                window = window // self.query_stride[0]
+                padded = (height + -height % window, width + -width % window)
+            hidden_states = window_unpartition(hidden_states, window, padded, (height, width))
+        hidden_states = residual + self._dropped(hidden_states)
+        return hidden_states + self._dropped(self.mlp(self.layer_norm2(hidden_states)))
+
+    def _dropped(self, branch: Tensor) -> Tensor:
+        if not self.training or self.drop == 0:
+            return branch
+        keep = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop
+        return branch * (keep.to(branch.dtype) / (1 - self.drop))
+
+
+class Hiera(Sam2HieraDetModel):
+    """Hiera (Ryali et al., 2023) with our blocks; returns the four stages' outputs and nothing else."""
+
+    def __init__(self, config: Sam2HieraDetConfig, drop_path_rate: float):
+        super().__init__(config)
+        drops = torch.linspace(0, drop_path_rate, sum(config.blocks_per_stage), device="cpu").tolist()
+        places = [(stage, block) for stage, n in enumerate(config.blocks_per_stage) for block in range(n)]
+        self.blocks = nn.ModuleList(
+            HieraBlock(config, stage, block, i, drops[i]) for i, (stage, block) in enumerate(places)
+        )
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+        """``[n, 3, S, S]`` to four ``[n, S / 2**(2 + i), S / 2**(2 + i), channels]``."""
+        hidden_states = self.patch_embed(pixel_values)
+        hidden_states = hidden_states + self._get_pos_embed(hidden_states.shape[1:3])
+        stages = []
+        for i, block in enumerate(self.blocks):
+            hidden_states = block(hidden_states)
+            if i in self.stage_ends:
+                stages.append(hidden_states)
+        return stages
+
+
+class ImageEncoder(Sam2VisionModel):
+    """Hiera and its feature pyramid, without the position codes that the parent makes anew for every batch."""
+
+    def __init__(self, config: Sam2VisionConfig, drop_path_rate: float):
+        super().__init__(config)
+        self.backbone = Hiera(config.backbone_config, drop_path_rate)
+
+    def forward(self, pixel_values: Tensor) -> list[Tensor]:
+        """``[n, 3, S, S]`` to ``[n, C, S / 4, S / 4]``, ``[n, C, S / 8, S / 8]``, ``[n, C, S / 16, S / 16]``."""
+        stages = self.backbone(pixel_values)
+        levels: list[Tensor] = []
+        for i in range(3, -1, -1):  # from coarse to fine
+            level = self.neck.convs[3 - i](stages[i].permute(0, 3, 1, 2))
+            if i in self.config.fpn_top_down_levels and i != 3:
+                level = level + F.interpolate(levels[-1], scale_factor=2.0, mode="nearest")
+            levels.append(level)
+        return levels[:0:-1]  # the coarsest (stride 32) only feeds the next
+
+
+# -------------------------------------------------------------------------------- prompt encoder
+class PromptEncoder(nn.Module):
+    """SAM's prompt encoder: points and boxes to tokens. Parameter names are the published ones.
+
+    Our own because its Fourier codes must be float32, and because published files hold four point embeddings where
+    transformers has one matrix. The mask branch is never used; its weights are part of the files.
+    """
+
+    def __init__(self, config: UniPixelSam2Config):
+        super().__init__()
+        width, channels = config.hidden_size, 16
+        self.image_size = config.image_size
+        self.pe_layer = FourierCode(2, width // 2)
+        #: negative point, positive point, first and second corner of a box
+        self.point_embeddings = nn.ModuleList(nn.Embedding(1, width) for _ in range(4))
+        self.not_a_point_embed = nn.Embedding(1, width)
+        self.mask_downscaling = nn.Sequential(
+            nn.Conv2d(1, channels // 4, kernel_size=2, stride=2),
+            Sam2VideoLayerNorm(channels // 4, data_format="channels_first"),
+            nn.GELU(),
+            nn.Conv2d(channels // 4, channels, kernel_size=2, stride=2),
+            Sam2VideoLayerNorm(channels, data_format="channels_first"),
+            nn.GELU(),
+            nn.Conv2d(channels, width, kernel_size=1),
+        )
+        self.no_mask_embed = nn.Embedding(1, width)
+
+    def forward(self, points: Tensor, labels: Tensor) -> Tensor:
+        """Tokens of prompts, a padding token last.
+
+        Args:
+            points: Float ``[n, points, 2]``, x and y in pixels of the square image.
+            labels: Integer ``[n, points]``: 0 negative, 1 positive, 2 and 3 the corners of a box.
+
+        Returns:
+            ``[n, points + 1, C]``.
+        """
+        # + 0.5: a pixel's coordinates mean its centre.
+        code = self.pe_layer((points.float() + 0.5) / self.image_size)  # [n, points, C] float32
+        kinds = torch.cat([embedding.weight for embedding in self.point_embeddings])  # [4, C]
+        tokens = code.to(kinds.dtype) + kinds[labels.long()]
+        padding = self.not_a_point_embed.weight.expand(len(points), 1, -1)
+        return torch.cat([tokens, padding], dim=1)
+
+    def image_code(self, size: int) -> Tensor:
+        """Fourier code of a feature map, float32 ``[1, C, size, size]``."""
+        place = (torch.arange(size, device=self.pe_layer.positional_encoding_gaussian_matrix.device) + 0.5) / size
+        y, x = torch.meshgrid(place, place, indexing="ij")
+        return self.pe_layer(torch.stack([x, y], dim=-1)).permute(2, 0, 1)[None]
+
+
+# -------------------------------------------------------------------------------------- memory
+class RotaryAttention(nn.Module):
+    """Attention of memory attention: rotary queries and keys; the last keys (object pointers) are not turned."""
+
+    def __init__(self, config: UniPixelSam2Config, key_dim: int, legacy_no_grad: bool):
+        super().__init__()
+        width = config.hidden_size
+        self.config = config
+        self.heads = config.memory_attention_heads
+        self.scaling = (width // self.heads) ** -0.5
+        self.dropout_p = config.memory_dropout
+        # The original turns queries and keys under `no_grad`, so no gradient reaches what makes them.
+        self.legacy_no_grad = legacy_no_grad
+        self.is_causal = False
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(key_dim, width)
+        self.v_proj = nn.Linear(key_dim, width)
+        self.o_proj = nn.Linear(width, width)
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
+        """Attend.
+
+        Args:
+            query: ``[n, h w, C]``.
+            key, value: ``[n, frames * h w + unturned, key_dim]``.
+            rope: See :class:`Tables`.
+            unturned: How many of the last keys have no place.
+        """
+        n, places = query.shape[:2]
+        query, key, value = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [n, heads, length, head]
+            for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
+        )
+        turned = key.shape[2] - unturned
+        query = self._turned(query, rope)
+        placed = key[:, :, :turned].unflatten(2, (-1, places))  # [n, heads, frames, h w, head]
+        key = torch.cat([self._turned(placed, rope).flatten(2, 3), key[:, :, turned:]], dim=2)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        out, _ = attend(
+            self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False,
+            dropout=self.dropout_p if self.training else 0.0,
+        )  # fmt: skip
+        return self.o_proj(out.reshape(n, places, -1))
+
+    def _turned(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        cos, sin = rope
+        wide = x.float()
+        turned = (wide * cos + rotate_pairwise(wide) * sin).to(x.dtype)
+        return turned.detach() if self.legacy_no_grad else turned
+
+
+class MemoryAttentionLayer(GradientCheckpointingLayer):
+    """Self-attention over the frame, attention to the memories, feed-forward."""
+
+    def __init__(self, config: UniPixelSam2Config, legacy_no_grad: bool):
+        super().__init__()
+        width, dropout = config.hidden_size, config.memory_dropout
+        self.self_attn = RotaryAttention(config, width, legacy_no_grad)
+        self.cross_attn_image = RotaryAttention(config, config.memory_dim, legacy_no_grad)
+        self.linear1 = nn.Linear(width, config.memory_feed_forward)
+        self.linear2 = nn.Linear(config.memory_feed_forward, width)
+        self.layer_norm1, self.layer_norm2, self.layer_norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.dropout, self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(4))
+
+    def forward(self, x: Tensor, memory: Tensor, code: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
+        """See :meth:`MemoryAttention.forward`."""
+        y = self.layer_norm1(x)
+        x = x + self.dropout1(self.self_attn(y, y, y, rope, 0))
+        y = self.layer_norm2(x)
+        x = x + self.dropout2(self.cross_attn_image(y, memory + code, memory, rope, unturned))
+        y = self.linear2(self.dropout(F.relu(self.linear1(self.layer_norm3(x)))))
+        return x + self.dropout3(y)
+
+
+class MemoryAttention(nn.Module):
+    """Conditions a frame's features on what is remembered of an object.
+
+    Our own and not transformers': there the rotary table is tied to a fixed grid, the memory width to 64, and the
+    layers are not checkpointed; nor could the original's detached queries be had.
+    """
+
+    def __init__(self, config: UniPixelSam2Config, legacy_no_grad: bool):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            MemoryAttentionLayer(config, legacy_no_grad) for _ in range(config.memory_attention_layers)
+        )
+        self.layer_norm = nn.LayerNorm(config.hidden_size)
+
+    def forward(self, features: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int) -> Tensor:
+        """Condition features.
+
+        Args:
+            features: ``[n, h w, C]``.
+            memory: ``[n, keys, m]``: memories of ``h w`` keys each, then ``unturned`` keys of object pointers.
+            code: What is added to make them keys, ``[1 or n, keys, m]``.
+            tables: Of :meth:`UniPixelSam2.tables`.
+            unturned: See above.
+
+        Returns:
+            ``[n, h w, C]``.
+        """
+        x = features + 0.1 * tables.query_code
+        for layer in self.layers:
+            x = layer(x, memory, code, tables.rope, unturned)
+        return self.layer_norm(x)
+
+
+class MemoryEncoder(Sam2VideoMemoryEncoder):
+    """As its parent, without the sine code that the parent makes anew for every frame."""
+
+    def forward(self, vision_features: Tensor, masks: Tensor) -> Tensor:
+        """``[n, C, h, w]`` and ``[n, 1, S, S]`` to ``[n, m, h, w]``."""
+        fused = self.feature_projection(vision_features) + self.mask_downsampler(masks)
+        return self.projection(self.memory_fuser(fused))
+
+
+class Mlp(nn.Module):
+    """Linear layers with ReLU between; parameter names are the published ones.
+
+    Args:
+        sizes: Widths, from input to output.
+        sigmoid: End with a sigmoid.
+    """
+
+    def __init__(self, *sizes: int, sigmoid: bool = False):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.sigmoid = sigmoid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., first size]`` to ``[..., last size]``."""
+        for layer in self.layers[:-1]:
+            x = F.relu(layer(x))
+        x = self.layers[-1](x)
+        return x.sigmoid() if self.sigmoid else x
+
+
+class MaskDecoder(Sam2VideoMaskDecoder):
+    """As its parent, with heads whose parameter names are the published ones.
+
+    In transformers those heads have names (``layers.0``) that on disk belong to other layers of the same heads: a
+    checkpoint in one layout would be read as the other without an error.
+    """
+
+    def __init__(self, config: Sam2VideoMaskDecoderConfig):
+        super().__init__(config)
+        width, hidden = config.hidden_size, config.iou_head_hidden_dim
+        masks = self.num_mask_tokens
+        self.output_hypernetworks_mlps = nn.ModuleList(Mlp(width, width, width, width // 8) for _ in range(masks))
+        self.iou_prediction_head = Mlp(width, *[hidden] * (config.iou_head_depth - 1), masks, sigmoid=True)
+        self.pred_obj_score_head = Mlp(width, width, width, 1)

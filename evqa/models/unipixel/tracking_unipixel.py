@@ -1,0 +1,272 @@
+"""Tracking: what SAM 2 does with a clip, for all objects of all clips of one length at once.
+
+Frame 0 is decoded from the prompt tokens of the language model; every later frame from the memory of frames before it:
+frame 0 and the last ``num_maskmem - 1``, and the pointers of frame 0 and the last ``max_object_pointers - 1``.
+
+:func:`track` encodes frames in batches and steps through them, with a bounded number of frames on the device. A step
+is that of :class:`Tracker`, or, where no gradients are recorded, the same in tensors of fixed shapes
+(:mod:`evqa.models.unipixel.fixed_tracking_unipixel`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from evqa.errors import VideoError
+from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures, Tables
+from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
+
+__all__ = ["Memory", "Recalled", "Tracker", "check_frames", "from_memory", "from_prompts", "per_object",
+           "prepare_frames", "split_pointers", "track"]  # fmt: skip
+
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+# -------------------------------------------------------------------------------------- memory
+@dataclasses.dataclass
+class Recalled:
+    """What memory attention attends to.
+
+    Attributes:
+        memory: ``[n, keys, m]``; the last ``unturned`` keys are object pointers.
+        code: ``[1, keys, m]``, added to make them keys.
+        unturned: See above.
+    """
+
+    memory: Tensor
+    code: Tensor
+    unturned: int
+
+
+class Memory:
+    """Memories of ``n`` objects as a list; the first frames attend to fewer keys.
+
+    Args:
+        sam2: The model.
+        tables: Of :meth:`UniPixelSam2.tables`.
+        num_frames: Length of the clip. The age of a pointer is counted in parts of the most pointers that a clip of
+            this length can have.
+    """
+
+    def __init__(self, sam2: UniPixelSam2, tables: Tables, num_frames: int):
+        config = sam2.config
+        self.sam2, self.tables, self.time = sam2, tables, 0
+        self.oldest = min(num_frames, config.max_object_pointers) - 1
+        self.first: tuple[Tensor, Tensor] | None = None
+        self.memories: deque[Tensor] = deque(maxlen=config.num_maskmem - 1)
+        self.pointers: deque[Tensor] = deque(maxlen=self.oldest)
+
+    def write(self, memory: Tensor, pointer: Tensor) -> None:
+        """Remember a frame: ``[n, h w, m]`` and ``[n, C]``."""
+        if self.first is None:
+            self.first = (memory, pointer)
+        else:
+            self.memories.append(memory)
+            self.pointers.append(pointer)
+        self.time += 1
+
+    def read(self) -> Recalled:
+        """What the next frame attends to. There must have been a first frame."""
+        config, codes = self.sam2.config, self.sam2.maskmem_tpos_enc[:, 0, 0]  # [num_maskmem, m]
+        first_memory, first_pointer = self.first
+        memories, pointers = [first_memory, *self.memories], [first_pointer, *self.pointers]
+        # Row k - 1 of the table is for the frame k before this one, the last row for frame 0, whatever its age.
+        rows = [config.num_maskmem - 1, *range(len(self.memories) - 1, -1, -1)]
+        frame_codes = torch.stack([self.tables.memory_code + codes[row] for row in rows]).flatten(0, 1)
+        ages = torch.arange(len(pointers), 0, -1, device=first_pointer.device, dtype=torch.float32)
+        ages[0] = self.time
+        split, pointer_codes = split_pointers(self.sam2, torch.stack(pointers, dim=1), ages / self.oldest)
+        return Recalled(
+            memory=torch.cat([*memories, split], dim=1),
+            code=torch.cat([frame_codes, pointer_codes])[None],
+            unturned=split.shape[1],
+        )
+
+
+def split_pointers(sam2: UniPixelSam2, pointers: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
+    """Object pointers as keys of memory attention: each becomes ``C / m`` tokens.
+
+    Args:
+        sam2: The model.
+        pointers: ``[n, p, C]``.
+        ages: Float ``[p]``, 1: as old as any can be.
+
+    Returns:
+        Keys ``[n, p C / m, m]`` and what is added to them, ``[p C / m, m]``.
+    """
+    width = sam2.config.memory_dim
+    parts = pointers.shape[-1] // width
+    codes = sam2.pointer_code(ages).repeat_interleave(parts, dim=0)
+    return pointers.unflatten(-1, (parts, width)).flatten(1, 2), codes
+
+
+# ------------------------------------------------------------------------------------- tracker
+class Tracker:
+    """Follows objects through clips of one length, a frame per :meth:`step`.
+
+    Args:
+        sam2: The model.
+        prompts: Prompt tokens of each object, ``[n, tokens, C]``.
+        owner: For each object the number of its clip; ``None``: there is one clip.
+        num_frames: Frames in each clip.
+        batch_mode: Every frame from the prompts alone, without memory.
+        keep_absent: Leave the logits of absent objects as they are (losses need that).
+    """
+
+    def __init__(
+        self, sam2: UniPixelSam2, prompts: Tensor, owner: Tensor | None, num_frames: int, *, batch_mode: bool = False,
+        keep_absent: bool = False,
+    ):  # fmt: skip
+        self.sam2, self.prompts, self.owner, self.num_frames = sam2, prompts, owner, num_frames
+        self.batch_mode, self.keep_absent = batch_mode, keep_absent
+        self.tables = sam2.tables(prompts.device, sam2.no_mem_embed.dtype)
+        self.memory = Memory(sam2, self.tables, num_frames)
+        self.frame = 0
+
+    def step(self, frames: FrameFeatures) -> Prediction:
+        """The next frame of every clip.
+
+        Args:
+            frames: Its features, ``[clips, ...]``.
+        """
+        frame = per_object(frames, self.owner, len(self.prompts))
+        if self.frame == 0 or self.batch_mode:
+            prediction = from_prompts(self.sam2, frame, self.prompts, self.tables, self.keep_absent)
+        else:
+            prediction = from_memory(self.sam2, frame, self.memory.read(), self.tables, self.keep_absent)
+        self.frame += 1
+        if not self.batch_mode and self.frame < self.num_frames:  # nobody reads what the last frame leaves
+            self.memory.write(self.sam2("remember", frame, prediction), prediction.pointer)
+        return prediction
+
+
+def per_object(frames: FrameFeatures, owner: Tensor | None, objects: int) -> FrameFeatures:
+    """Features ``[clips, ...]`` once per object, ``[n, ...]``."""
+    if owner is None:
+        return frames.map(lambda level: level.expand(objects, -1, -1, -1))
+    return frames.map(lambda level: level.index_select(0, owner))
+
+
+def from_prompts(
+    sam2: UniPixelSam2, frame: FrameFeatures, prompts: Tensor, tables: Tables, keep_absent: bool
+) -> Prediction:
+    """A frame from the prompts alone."""
+    features = frame.top + sam2.no_mem_embed.view(1, -1, 1, 1)
+    return sam2("decode", features, frame, prompts, tables, keep_absent=keep_absent)
+
+
+def from_memory(
+    sam2: UniPixelSam2, frame: FrameFeatures, recalled: Recalled, tables: Tables, keep_absent: bool
+) -> Prediction:
+    """A frame from memory alone."""
+    features = sam2("attend", frame.top, recalled.memory, recalled.code, tables, recalled.unturned)
+    return sam2("decode", features, frame, None, tables, keep_absent=keep_absent)
+
+
+# ------------------------------------------------------------------------------------- a clip
+def prepare_frames(frames: Tensor, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Frames as SAM 2's image encoder takes them, ``[n, 3, size, size]`` on the device.
+
+    Args:
+        frames: ``[n, 3, size, size]`` floating: already resized and normalised. ``uint8 [n, 3, height, width]``:
+            scaled to 0 ... 1, resized (bilinear, antialiased, aspect ratio given up) and normalised here, which moves
+            fewer bytes to the device.
+        size, device, dtype: What is wanted.
+    """
+    frames = frames.to(device, non_blocking=True)
+    if frames.dtype == torch.uint8:
+        frames = frames.float() / 255
+        if frames.shape[-2:] != (size, size):
+            frames = F.interpolate(frames, (size, size), mode="bilinear", align_corners=False, antialias=True)
+        mean, std = (frames.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+        frames = (frames - mean) / std
+    return frames.to(dtype)
+
+
+def check_frames(frames: Tensor, size: int, where: str) -> None:
+    """Raise :class:`VideoError` unless these can be a clip's frames for SAM 2; ``where`` names them."""
+    if not isinstance(frames, Tensor) or frames.dim() != 4 or frames.shape[1] != 3:
+        shape = list(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
+        raise VideoError(f"{where}: frames for SAM 2 are a tensor [frames, 3, height, width], got {shape}")
+    if len(frames) == 0:
+        raise VideoError(f"{where}: the clip has no frames")
+    if frames.dtype != torch.uint8 and tuple(frames.shape[-2:]) != (size, size):
+        raise VideoError(
+            f"{where}: normalised frames must be {size} x {size} pixels (sam2_image_size), got "
+            f"{frames.shape[-2]} x {frames.shape[-1]}; uint8 frames may have any size"
+        )
+
+
+def track(
+    sam2: UniPixelSam2,
+    clips: Sequence[Tensor],
+    owner: Sequence[int],
+    prompts: Tensor,
+    runtime: Runtime,
+    *,
+    batch_mode: bool = False,
+    keep_absent: bool = False,
+) -> Iterator[Prediction]:
+    """Track all objects of several clips of one length; yields the prediction of each frame in turn.
+
+    Frames are encoded once, in batches, whatever the number of objects. No more than ``max_frames_in_flight`` frames
+    are on the device at a time; clips may lie in host memory. A prediction is valid until the next is asked for.
+
+    Args:
+        sam2: The model.
+        clips: Frames of each clip (:func:`prepare_frames`), all with the same number of frames.
+        owner: For each object the number of its clip.
+        prompts: Prompt tokens of each object, ``[n, tokens, C]``.
+        runtime: Switches.
+        batch_mode, keep_absent: See :class:`Tracker`.
+    """
+    num_frames, like = len(clips[0]), sam2.no_mem_embed
+    prompts = prompts.to(like.device, like.dtype)
+    gradients = torch.is_grad_enabled()
+    in_flight = runtime.max_frames_in_flight or (num_frames * len(clips) if gradients else 64)
+    chunk = max(1, min(num_frames, in_flight // len(clips)))
+    batch = min(runtime.encode_batch, in_flight)
+    tracker = None
+    if runtime.uses_fixed_steps(like.device) and not gradients and not keep_absent:
+        from evqa.models.unipixel.fixed_tracking_unipixel import fixed_tracker  # which is made of the parts below
+
+        tracker = fixed_tracker(sam2, prompts, owner, len(clips), num_frames, batch_mode=batch_mode)
+    if tracker is None:
+        index = None if len(clips) == 1 else torch.tensor(list(owner), device=like.device)
+        tracker = Tracker(
+            sam2, prompts, index, num_frames, batch_mode=batch_mode, keep_absent=keep_absent
+        )  # fmt: skip
+    for start in range(0, num_frames, chunk):
+        stop = min(start + chunk, num_frames)
+        features = encode_clips(sam2, clips, start, stop, batch, like.device, like.dtype)
+        for t in range(stop - start):
+            yield tracker.step(features.map(lambda level, t=t: level[:, t]))
+        del features
+
+
+def encode_clips(
+    sam2: UniPixelSam2, clips: Sequence[Tensor], start: int, stop: int, batch: int, device: torch.device,
+    dtype: torch.dtype,
+) -> FrameFeatures:  # fmt: skip
+    """Features of frames ``start`` to ``stop`` of every clip, ``[clips, stop - start, ...]`` each."""
+    size, frames = sam2.config.image_size, stop - start
+    if len({(clip.dtype, clip.shape[2:]) for clip in clips}) == 1:
+        pixels = clips[0][start:stop] if len(clips) == 1 else torch.cat([clip[start:stop] for clip in clips])
+        parts = [sam2("encode", prepare_frames(part, size, device, dtype)) for part in pixels.split(batch)]
+    else:
+        parts = [
+            sam2("encode", prepare_frames(part, size, device, dtype))
+            for clip in clips
+            for part in clip[start:stop].split(batch)
+        ]
+    levels = ([getattr(part, name) for part in parts] for name in ("top", "fine", "middle"))
+    joined = FrameFeatures(*(level[0] if len(level) == 1 else torch.cat(level) for level in levels))
+    return joined.map(lambda level: level.unflatten(0, (len(clips), frames)))
