@@ -32,11 +32,13 @@ from evqa.types import Segment
 __all__ = [
     "DEFAULT",
     "GEN_SCHEMA",
+    "GROUNDED",
     "Picture",
     "PromptSet",
     "Text",
     "Turn",
     "VideoPart",
+    "grounded_reply",
     "lettered",
     "load_prompts",
     "span_text",
@@ -147,17 +149,50 @@ class PromptSet:
 
 DEFAULT = PromptSet("evqa", "1.0", _TEMPLATES)
 
-_ALLOWED = {"question", "options", "duration", "choices"}
+#: For models that write masks themselves, and are trained on :func:`grounded_reply`.
+GROUNDED = PromptSet(
+    "evqa-grounded",
+    "1.0",
+    {
+        **{step: text for step, text in _TEMPLATES.items() if step.startswith("mcq_") or step == "gen_answer"},
+        "gen": _QUESTION
+        + """
+Give the letter of the right option, the time segments in seconds that show the evidence as [start, end] pairs, and \
+segment the objects that prove it.""",
+        "gen_segments": """When can the evidence for your answer be seen? Give the time segments in seconds from the \
+start of the video as [start, end] pairs.""",
+        "gen_masks": "Which objects prove your answer? Segment them in the video.",
+        "segment": "Segment in the video: {expression}",
+    },
+)
+
+_ALLOWED = {"question", "options", "duration", "choices", "expression"}
 
 
-def load_prompts(path: str | os.PathLike | None) -> PromptSet:
-    """The default prompts, or those of a YAML file; templates that the file leaves out are the default's.
+def grounded_reply(letter: str, segments: Sequence[Segment], num_objects: int = 1, token: str = "<|seg|>") -> str:
+    """The reply to ``gen`` of :data:`GROUNDED`, as a model is trained to give it and as it is parsed.
+
+    Args:
+        letter: Of the right option.
+        segments: Seconds, written with one decimal.
+        num_objects: How many masks: one for the union of all evidence, or one for each object.
+        token: What stands for a mask.
+
+    >>> grounded_reply("B", [[0.667, 4.667]])
+    'Answer: B. Temporal Evidence: [[0.7, 4.7]]. Spatial Evidence: <|seg|>.'
+    """
+    spans = ", ".join(f"[{start:.1f}, {end:.1f}]" for start, end in segments)
+    return f"Answer: {letter}. Temporal Evidence: [{spans}]. Spatial Evidence: {' '.join([token] * num_objects)}."
+
+
+def load_prompts(path: str | os.PathLike | None, default: PromptSet = DEFAULT) -> PromptSet:
+    """A set of prompts, or that of a YAML file; templates that the file leaves out are the default's.
 
     Raises:
         DataError: Not such a file, an unknown step, or a placeholder that nothing fills; names the file.
     """
     if path is None:
-        return DEFAULT
+        return default
     import yaml
 
     path = Path(path)
@@ -168,8 +203,8 @@ def load_prompts(path: str | os.PathLike | None) -> PromptSet:
     if not isinstance(value, dict) or not value.get("name") or not value.get("version"):
         raise DataError("a prompt file has a name, a version and templates", file=path)
     templates = {key: text for key, text in value.items() if key not in ("name", "version")}
-    if unknown := set(templates) - set(_TEMPLATES):
-        raise DataError(f"unknown steps {sorted(unknown)}; known: {', '.join(_TEMPLATES)}", file=path)
+    if unknown := set(templates) - set(default.templates):
+        raise DataError(f"unknown steps {sorted(unknown)}; known: {', '.join(default.templates)}", file=path)
     for step, text in templates.items():
         try:
             fields = {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
@@ -181,7 +216,7 @@ def load_prompts(path: str | os.PathLike | None) -> PromptSet:
                 "a brace that is meant is doubled",
                 file=path,
             )
-    return PromptSet(str(value["name"]), str(value["version"]), {**_TEMPLATES, **templates})
+    return PromptSet(str(value["name"]), str(value["version"]), {**default.templates, **templates})
 
 
 def lettered(options: Sequence[str]) -> str:
