@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import evqa
+from evqa.data_cli import add_data_commands, parse_options
 from evqa.errors import AdapterError, DataError, EvqaError
 
 __all__ = ["main"]
@@ -103,20 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _reference_arguments(export)
     export.set_defaults(command=_export)
 
-    data = commands.add_parser("data", help="list, inspect and validate corpora")
-    actions = data.add_subparsers(required=True, metavar="ACTION")
-    actions.add_parser("list", help="corpora and their configs").set_defaults(command=_data_list)
-    actions.add_parser("adapters", help="model adapters").set_defaults(command=_data_adapters)
-    for name, command, text in (
-        ("inspect", _data_inspect, "show the columns and the first rows"),
-        ("validate", _data_validate, "read every row and list what is wrong"),
-    ):
-        action = actions.add_parser(name, help=text)
-        action.add_argument("data", metavar="DATA", help=_REFERENCES)
-        action.add_argument("--data-dir", type=Path, help="folder of the published files, for a corpus by name")
-        action.add_argument("--split", help="only this split")
-        action.add_argument("--task", choices=("gen", "mcq"), default="gen")
-        action.set_defaults(command=command)
+    add_data_commands(commands)
     return parser
 
 
@@ -180,7 +168,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from evqa.adapters import load_adapter
     from evqa.engine import run
 
-    adapter = load_adapter(arguments.model, **_options(arguments.option))
+    adapter = load_adapter(arguments.model, **parse_options(arguments.option))
     name, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task)
     if arguments.dry_run:
         entry = adapter.prepare(rows[0], arguments.task)
@@ -289,63 +277,7 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _data_list(arguments: argparse.Namespace) -> int:
-    from evqa.corpora.base import CORPORA, builder_class
-
-    for name in sorted(CORPORA):
-        print(f"evqa/{name}")
-        for config in builder_class(name).BUILDER_CONFIGS:
-            print(f"  {config.name:15} {config.description}")
-    return 0
-
-
-def _data_adapters(arguments: argparse.Namespace) -> int:
-    import importlib
-
-    from evqa.adapters import adapter_names
-
-    for name in adapter_names():
-        text = (importlib.import_module(f"evqa.adapters.{name}").__doc__ or "").strip().splitlines()
-        print(f"{name:15} {text[0] if text else ''}")
-    return 0
-
-
-def _data_inspect(arguments: argparse.Namespace) -> int:
-    from evqa.corpora.checks import describe
-
-    _, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task)
-    print(describe(rows))
-    return 0
-
-
-def _data_validate(arguments: argparse.Namespace) -> int:
-    from evqa.corpora.checks import validate
-
-    _, rows = _load(arguments.data, arguments.data_dir, arguments.split, arguments.task, on_error="skip")
-    problems = validate(rows)
-    for problem in problems:
-        print(problem)
-    print(f"{len(problems)} problems")
-    return EXIT_INCOMPLETE if problems else 0
-
-
 # ----------------------------------------------------------------------------------------- helpers
-def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` as keyword arguments; a value that is a Python literal becomes that."""
-    import ast
-
-    options = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise DataError(f"--option takes NAME=VALUE, not {pair!r}")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
-
-
 def _load(data: str, data_dir: Path | None, split: str | None, task: str, **options: Any) -> tuple[dict[str, Any], Any]:
     """Rows, and what to call them in a manifest."""
     from datasets import Dataset, DatasetDict

@@ -22,9 +22,12 @@ from typing import Any, ClassVar, Literal
 
 import datasets
 
+from evqa.corpora.memory import forget
 from evqa.errors import DataError, EvqaError, MissingDataError
 
-__all__ = ["CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "source_hash"]
+__all__ = [
+    "CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "register", "source_hash",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +47,9 @@ CORPORA: dict[str, str] = {
     "llava_videogpt_plus": "evqa.corpora.llava_videogpt_plus",
 }
 
+#: Corpora of other packages: see :func:`register`.
+_REGISTERED: dict[str, type[CorpusBuilder]] = {}
+
 # Rows that one process takes at a time: enough blocks to share among processes, few enough to hand around.
 _BLOCK = 64
 _SKIPPED = "skipped.jsonl"
@@ -58,7 +64,23 @@ def builder_class(name: str) -> type[CorpusBuilder]:
     short = name.removeprefix("evqa/")
     if short not in CORPORA:
         raise DataError(f"there is no corpus {name!r}; known: {', '.join(sorted(CORPORA))}")
-    return importlib.import_module(CORPORA[short]).BUILDER
+    return _REGISTERED.get(short) or importlib.import_module(CORPORA[short]).BUILDER
+
+
+def register(builder: type[CorpusBuilder]) -> type[CorpusBuilder]:
+    """Make a corpus of your own known by its name, as ours are; usable as a decorator.
+
+    ``evqa.load_dataset("mine")``, ``datasets.load_dataset("evqa/mine")`` and ``evqa data`` then find it, in processes
+    that import its module. ``datasets`` takes the first builder that a module defines, so define one to a module.
+
+    Raises:
+        DataError: Its name is taken by another.
+    """
+    if CORPORA.get(builder.corpus, builder.__module__) != builder.__module__:
+        raise DataError(f"there is a corpus {builder.corpus!r} already, in {CORPORA[builder.corpus]}")
+    CORPORA[builder.corpus] = builder.__module__
+    _REGISTERED[builder.corpus] = builder
+    return builder
 
 
 def cache_folder(name: str) -> Path:
@@ -242,6 +264,7 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        forget()
         with self._named():
             root = self._root(media=True)
             splits = self.list_rows(root, self.annotation_files(root))

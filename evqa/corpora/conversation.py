@@ -15,7 +15,6 @@ and parsed one at a time (:mod:`evqa.corpora.json_index`); none stays in memory.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -28,6 +27,7 @@ import datasets
 from evqa.corpora.base import CorpusBuilder, CorpusConfig
 from evqa.corpora.json_index import Span, index_elements, read_span
 from evqa.corpora.media import relative
+from evqa.corpora.memory import remembered
 from evqa.errors import DataError, EvqaError, MissingDataError
 from evqa.types import Message, features
 
@@ -247,7 +247,7 @@ _SUFFIXES = {
 }
 
 
-@functools.lru_cache(maxsize=256)
+@remembered(256)
 def _is_here(root: Path, top: str, kind: str) -> bool:
     """Whether a root has the folder that a path starts with or, for a bare name, any file of the kind."""
     if top:
@@ -256,7 +256,7 @@ def _is_here(root: Path, top: str, kind: str) -> bool:
         return any(entry.name.lower().endswith(_SUFFIXES[kind]) for entry in entries)
 
 
-@functools.lru_cache(maxsize=256)
+@remembered(256)
 def _warn_once(corpus: str, kind: str, source: Source, top: str) -> None:
     logger.warning(
         "%s: %s of %s in %s are not here (looked in %s): rows have %ss=None",

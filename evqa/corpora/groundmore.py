@@ -23,7 +23,6 @@ The benchmark is J&F over 20 frames spread over the clip, by ``metadata["q_type"
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import re
@@ -39,6 +38,7 @@ from evqa.corpora.base import cache_folder
 from evqa.corpora.expressions import read_json_strictly
 from evqa.corpora.masklets import VOID, LabelMaps
 from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
     Clip,
@@ -194,7 +194,7 @@ def _seconds(value: Any, field: str, file: Path) -> int:
     return sum(int(part) * 60**place for place, part in enumerate(reversed(parts)))
 
 
-@functools.lru_cache(maxsize=4)
+@remembered(4)
 def _listing(folder: Path) -> tuple[list[tuple[int, str]], frozenset[str]]:
     """Number and name of each image, in the order of the numbers; names without suffix of the label maps."""
     images = []

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import enum
-import functools
 import hashlib
 import json
 import os
@@ -25,6 +24,7 @@ from PIL import Image
 from evqa import masks as rle_masks
 from evqa.corpora.archives import load_plain_pickle
 from evqa.corpora.json_index import Span, index_members, read_span
+from evqa.corpora.memory import remembered
 from evqa.errors import DataError, MaskError
 from evqa.types import Rle
 
@@ -110,7 +110,7 @@ class JsonMasks:
         return _json_masks(self, len(clip), clip.size)
 
 
-@functools.lru_cache(maxsize=_REMEMBERED_MASKLETS)
+@remembered(_REMEMBERED_MASKLETS)
 def _json_masks(source: JsonMasks, frames: int, size: tuple[int, int] | None) -> FrameMasks | None:
     value = read_span(source.file, source.span)
     if source.field is not None:
@@ -249,7 +249,7 @@ class LabelMaps:
         return [None if found is None else found.get(self.object_id, ABSENT) for found in maps]
 
 
-@functools.lru_cache(maxsize=_REMEMBERED_VIDEOS)
+@remembered(_REMEMBERED_VIDEOS)
 def _label_maps(folder: Path, names: tuple[str | None, ...]) -> list[dict[int, Rle] | None]:
     """Of each frame: id -> mask."""
     maps: list[dict[int, Rle] | None] = []

@@ -18,7 +18,6 @@ frame is annotated. The benchmark computes J&F over all frames of a row.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -29,6 +28,7 @@ from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.expressions import Video, expressions_of, masks_by_annotation, read_json_strictly, read_videos
 from evqa.corpora.masklets import FrameMasks, MaskDict, read_masks
 from evqa.corpora.media import media_stamp, relative
+from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
     Clip,
@@ -281,7 +281,7 @@ class SavMasklet:
         return read_masks([frame[self.number] for frame in frames], size, f"object {self.number}", self.file)
 
 
-@functools.lru_cache(maxsize=2)
+@remembered(2)
 def _read_sav(file: Path) -> dict[str, Any]:
     """What rows need of an SA-V annotation.
 

@@ -16,7 +16,6 @@ What the rows keep, so that official metrics and every kind of training target c
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -31,6 +30,7 @@ from evqa import masks as rle_masks
 from evqa._files import child
 from evqa.corpora.base import CorpusBuilder, CorpusConfig
 from evqa.corpora.masklets import ABSENT, FrameMasks, MaskSource
+from evqa.corpora.memory import remembered
 from evqa.errors import DataError, EvqaError, MaskError, MissingDataError
 from evqa.types import FrameMask, features
 
@@ -145,17 +145,19 @@ class SegmentationCorpus(CorpusBuilder):
 
     def _record(self, entry: str, expression: Expression) -> dict[str, Any]:
         clip = expression.clip
-        text = _text(expression.text, "the expression", needed=True)
         if expression.fault:
             raise DataError(expression.fault)
+        text = _text(expression.text, "the expression", needed=True)
         if not len(clip):
             raise DataError("the video has no frames")
         frames, size = _frames(clip)
+        if clip.size is None:  # polygons do not say how large their frame is
+            clip = dataclasses.replace(clip, size=size)
         if expression.objects is None:
             objects = None
         else:
             read = [(track, track.source and track.source.read(clip)) for track in expression.objects]
-            fallback = _mask_size([masks for _, masks in read if masks is not None]) or clip.size or size
+            fallback = _mask_size([masks for _, masks in read if masks is not None]) or clip.size
             objects = [
                 {"object_id": track.object_id, "masks": _frame_masks(masks, clip, fallback)} for track, masks in read
             ]
@@ -209,7 +211,7 @@ def _frames(clip: Clip) -> tuple[dict[str, Any] | None, tuple[int, int] | None]:
     return {"folder": os.path.abspath(folder), "names": list(clip.names), "times": times}, size
 
 
-@functools.lru_cache(maxsize=4)
+@remembered(4)
 def file_names(folder: Path) -> frozenset[str]:
     """The names in a folder; none if there is no such folder."""
     try:
@@ -220,7 +222,7 @@ def file_names(folder: Path) -> frozenset[str]:
         raise DataError(f"the folder cannot be read ({error})", file=folder) from None
 
 
-@functools.lru_cache(maxsize=4)
+@remembered(4)
 def _image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:

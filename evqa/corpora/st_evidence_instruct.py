@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -15,6 +14,7 @@ from evqa import segments as seg
 from evqa.corpora.archives import load_plain_pickle
 from evqa.corpora.base import cache_folder
 from evqa.corpora.media import find_file, find_folder, media_stamp
+from evqa.corpora.memory import remembered
 from evqa.corpora.tables import QUESTION_COLUMNS, Cells, read_csv, read_json
 from evqa.errors import DataError, MaskError, MissingDataError
 from evqa.types import EvidenceObject, FrameFolder, FrameMask, Rle
@@ -321,7 +321,7 @@ def _vicas_places(root: Path, home: Path, vicas_dir: str | None) -> list[Path]:
     return list(dict.fromkeys([*given, home, home / "vicas", home.parent / "vicas", root, root / "vicas"]))
 
 
-@functools.lru_cache(maxsize=8)  # rows come grouped by video
+@remembered(8)  # rows come grouped by video
 def _vicas(file: Path) -> dict[str, Any]:
     return read_json(file)
 

@@ -19,7 +19,6 @@ the same for all rows of a video: ``captions=True`` puts them into ``metadata``.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.json_index import Span, index_members, read_span
 from evqa.corpora.masklets import ABSENT, FrameMasks, read_masks
 from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
     Clip,
@@ -169,7 +169,7 @@ class _Video:
     captions: bool
 
 
-@functools.lru_cache(maxsize=2)
+@remembered(2)
 def _read(file: Path, span: Span | None) -> dict[str, Any]:
     """One video's annotation.
 
@@ -266,7 +266,7 @@ class _ReferralMasks:
         ]
 
 
-@functools.lru_cache(maxsize=2)
+@remembered(2)
 def _read_referral(file: Path) -> list[Any]:
     if not file.is_file():
         raise MissingDataError("the masks of the referral are missing", file=file)

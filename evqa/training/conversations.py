@@ -15,7 +15,7 @@ ConversationRow`
 ==================================  ==================================================================================
 
 ``<|seg|>`` comes in two styles. ``merged``: one, which means the union of all objects, as the published models were
-trained. ``per_object``: one for each object, with its name where it has one (``the blue car <|seg|>, the tree <|seg|>``).
+trained. ``per_object``: one for each, with its name where it has one (``the blue car <|seg|>, the tree <|seg|>``).
 The labels and the form of the times are those of the ST-Evidence models, so that what reads their output reads this.
 """
 
@@ -226,12 +226,17 @@ def _chat(row: Mapping[str, Any], kind: str) -> Conversation:
         if not parts:
             raise DataError(f"an empty turn of the {message['role']}")
         messages.append({"role": message["role"], "content": parts})
-    for name, count in found.items():
-        given = len(row.get(f"{name}_names") or [])
-        if count != given:
-            raise DataError(f"the text has {count} <{name}> markers, the row {given} {name}s")
     if not messages or messages[-1]["role"] != "assistant":
         raise DataError("the conversation does not end with a reply")
+    for name, count in found.items():
+        given = len(row.get(f"{name}_names") or [])
+        if given and not count:  # a source that marks nothing: its media come first
+            first = next((m for m in messages if m["role"] == "user"), None)
+            if first is None:
+                raise DataError(f"no turn of the user that the {name} could belong to")
+            first["content"][:0] = [{"type": name}] * given
+        elif count != given:
+            raise DataError(f"the text has {count} <{name}> markers, the row {given} {name}s")
     return Conversation(tuple(messages), (), kind)
 
 

@@ -1,7 +1,7 @@
 """Which frames of a row a model is shown, their pixels, and the masks that go with them.
 
-A row numbers its frames from 0 (:class:`evqa.types.SegmentationRow`); a choice is a sorted list of such numbers. Seconds
-come along wherever the source has a clock, so that a model can be told when each frame is.
+A row numbers its frames from 0 (:class:`evqa.types.SegmentationRow`); a choice is a sorted list of such numbers.
+Seconds come along wherever the source has a clock, so that a model can be told when each frame is.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from evqa import masks as rle_masks
+from evqa.corpora.reading import read_frames
 from evqa.errors import DataError, MissingDataError, VideoError
 from evqa.types import Rle
 
@@ -51,7 +52,7 @@ class FrameSampling:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        least, most = self.bounds
+        least, most = self.bounds if isinstance(self.count, (tuple, list)) or _whole(self.count) else (0, 0)
         if not (_whole(least) and _whole(most) and 1 <= least <= most):
             raise ValueError(f"count is a number of frames, at least 1, or (least, most); got {self.count!r}")
         if self.policy not in ("random", "uniform"):
@@ -122,33 +123,30 @@ def read_pixels(
 
     Args:
         row: With ``frames`` (files) or ``video``.
-        chosen: Numbers of the row's frames.
+        chosen: Numbers of the row's frames, sorted.
         max_side: As in :class:`FrameSampling`.
         isolate: Decode clips in a child process (:mod:`evqa.video.isolation`).
 
     Returns:
-        uint8 ``[frames, height, width, 3]``, RGB, and the seconds of each frame, ``None`` where the source has no clock.
+        uint8 ``[frames, height, width, 3]``, RGB, and the seconds of each; ``None`` where the source has no clock.
 
     Raises:
         MissingDataError: The frames are not at hand.
-        VideoError: They cannot be read, or differ in size.
+        DataError, VideoError: They cannot be read, or differ in size.
     """
     folder = row.get("frames")
     if folder and folder.get("names"):
-        return _from_folder(folder, chosen, max_side)
+        return _from_folder(row, folder, chosen, max_side)
     video = row.get("video")
     if not video or (video.get("path") is None and video.get("bytes") is None):
-        raise MissingDataError(
-            f"neither frames nor the clip {row.get('video_name') or ''} are at hand".replace("  ", " ")
-        )
+        name = row.get("video_name")
+        raise MissingDataError(f"neither frames nor the clip{f' {name}' if name else ''} are at hand")
     clip = _clip(video, isolate)
     numbers = row.get("frame_numbers")
     wanted = [numbers[i] for i in chosen] if numbers else list(chosen)
     times = clip.info.timestamps
     if wanted[-1] >= len(times):
-        raise VideoError(
-            f"frame {wanted[-1]} is asked for, and the clip has {len(times)} frames", file=video.get("path")
-        )
+        raise VideoError(f"frame {wanted[-1]} of a clip of {len(times)} frames", file=video.get("path"))
     times = times[wanted]
     return clip.frames(times, max_side=max_side), [float(t) for t in times]
 
@@ -160,18 +158,22 @@ def _clip(video: Mapping[str, Any], isolate: bool) -> Any:
 
 
 def _from_folder(
-    folder: Mapping[str, Any], chosen: Sequence[int], max_side: int | None
+    row: Mapping[str, Any], folder: Mapping[str, Any], chosen: Sequence[int], max_side: int | None
 ) -> tuple[np.ndarray, list[float] | None]:
     if not folder.get("folder"):
-        raise MissingDataError("the row's frames are not at hand (folder=None)")
-    names, times = folder["names"], folder.get("times")
-    paths = [os.path.join(folder["folder"], names[i]) for i in chosen]
-    pixels = [read_image(path, max_side) for path in paths]
-    sizes = {image.shape for image in pixels}
-    if len(sizes) > 1:
-        raise VideoError(f"frames differ in size: {sorted(sizes)}", file=folder["folder"])
+        raise MissingDataError("the row's frames are not at hand")
+    size = None
+    if max_side is not None:
+        height, width = row.get("height"), row.get("width")
+        if not height or not width:
+            height, width = read_image(os.path.join(folder["folder"], folder["names"][chosen[0]])).shape[:2]
+        if max(height, width) > max_side:
+            size = tuple(max(1, round(side * max_side / max(height, width))) for side in (height, width))
+    plain = {**row, "frame_numbers": None, "num_frames": len(folder["names"])}
+    times = folder.get("times") or []
     known = [times[i] for i in chosen] if times else []
-    return np.stack(pixels), known if known and all(t is not None for t in known) else None
+    pixels = read_frames(plain, chosen, size)
+    return pixels, known if known and all(t is not None for t in known) else None
 
 
 def read_image(source: Any, max_side: int | None = None) -> np.ndarray:

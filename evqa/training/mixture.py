@@ -112,8 +112,8 @@ class MixtureConfig:
     shuffle_options: bool = False
     isolate: bool = True
     epoch_size: int | None = None
-    frames: FrameSampling = FrameSampling()
-    filters: Filters = Filters()
+    frames: FrameSampling = dataclasses.field(default_factory=FrameSampling)
+    filters: Filters = dataclasses.field(default_factory=Filters)
     errors: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     templates: Templates = DEFAULT
 
@@ -253,7 +253,7 @@ class Mixture:
         return sum(stratum.size for stratum in self._strata)
 
     def type_sizes(self) -> dict[str, int]:
-        """How many samples of each data type an epoch has, in the order of their places: those of a type lie together."""
+        """How many samples of each data type an epoch has. Those of a type lie together, in this order of types."""
         sizes = dict.fromkeys(DATA_TYPES, 0)
         for stratum in self._strata:
             sizes[stratum.data_type] += stratum.size
@@ -325,7 +325,7 @@ class _Stratum:
     @property
     def size(self) -> int:
         """Samples in an epoch."""
-        return self.whole * len(self.rows) + round((self.repeat - self.whole) * len(self.rows))
+        return self.whole * len(self.rows) + int((self.repeat - self.whole) * len(self.rows) + 0.5)
 
 
 @dataclasses.dataclass

@@ -131,7 +131,7 @@ def _table_blocks(rows: Any) -> Any:
 
 
 def _with_masks(objects: Any) -> np.ndarray:
-    """Which rows of an Arrow column ``list<struct<..., masks: list<...>>>`` have an object with masks: bool ``[rows]``."""
+    """Which rows of an Arrow column ``list<struct<..., masks: list<...>>>`` have an object with masks: bool."""
     import pyarrow.compute as pc
 
     counts = pc.list_value_length(objects).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)

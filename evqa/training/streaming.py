@@ -24,6 +24,7 @@ from evqa.training.rows import row_has_masks
 
 __all__ = ["MixtureStream"]
 
+_BLOCK = 32  # rows that are read in one go
 _Entry = tuple[str, int, dict[str, Any]]
 
 
@@ -129,7 +130,7 @@ class MixtureStream(IterableDataset):
                 draw = generator("shuffle", seed, self.epoch, part.name, copy).random()
                 rows = rows.shuffle(seed=int(draw * 2**31), buffer_size=self.shuffle_buffer)
             rest = min(1.0, part.repeat - copy)
-            for row in rows:
+            for row in _rows(rows):
                 if self.config.filters.reason(row, row_has_masks(row)) is not None:
                     continue
                 # A part of the last repeat: which rows is drawn for each row and epoch.
@@ -137,3 +138,14 @@ class MixtureStream(IterableDataset):
                     continue
                 yield part.name, copy, row
             copy += 1
+
+
+def _rows(rows: Any) -> Iterator[dict[str, Any]]:
+    """All rows. Inside a worker, plain iteration over a ``datasets.IterableDataset`` would give this worker's shards."""
+    if not hasattr(rows, "iter"):
+        yield from rows
+        return
+    for block in rows.iter(batch_size=_BLOCK):
+        names = list(block)
+        for values in zip(*block.values(), strict=True):
+            yield dict(zip(names, values, strict=True))
