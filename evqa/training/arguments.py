@@ -30,9 +30,7 @@ class ModelArguments:
     base_model_path: str | None = field(
         default=None, metadata={"help": "For a checkpoint that holds an adapter or trained modules only: its base."}
     )
-    dtype: str = field(
-        default="bfloat16", metadata={"help": "Of the frozen weights: bfloat16, float32 or float16."}
-    )
+    dtype: str = field(default="bfloat16", metadata={"help": "Of the frozen weights: bfloat16, float32 or float16."})
     attn_implementation: str | None = field(default=None, metadata={"help": "As in transformers."})
     lora_targets: str | None = field(
         default=None, metadata={"help": f"Where adapters go: {', '.join(LORA_TARGETS)}; none by default."}
@@ -75,9 +73,11 @@ class DataArguments:
         default="evqa/st_evidence:sample",
         metadata={"help": "What is answered and scored while training and after it: `name:config`, or a folder."},
     )
+    benchmark_split: str = field(default="test", metadata={"help": "Of the benchmark: test, test[:100], ..."})
     benchmark_limit: int | None = field(
         default=None, metadata={"help": "Only the first so many entries of it while training."}
     )
+    max_new_tokens: int = field(default=128, metadata={"help": "Longest reply to an entry of the benchmark."})
     final_benchmark: bool = field(
         default=True, metadata={"help": "Answer and score all of it after training, and put the table on the card."}
     )
@@ -105,7 +105,9 @@ class TrainingArguments(SFTConfig):
     )
     checkpoint_modules: list[str] = field(
         default_factory=lambda: ["vision", "llm", "sam2"],
-        metadata={"help": "Where gradient_checkpointing recomputes: vision, llm, sam2 (its image encoder), any of them."},
+        metadata={
+            "help": "Where gradient_checkpointing recomputes: vision, llm, sam2 (its image encoder), any of them."
+        },
     )
     log_masks: int = field(
         default=0, metadata={"help": "Draw the masks of so many entries at each evaluation, into output_dir/masks."}
@@ -117,9 +119,6 @@ class TrainingArguments(SFTConfig):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must be false: samples are no columns."})
     logging_nan_inf_filter: bool = field(
         default=False, metadata={"help": "A loss that is NaN is shown as NaN; the filter also waits for the device."}
-    )
-    report_to: str | list[str] = field(
-        default="none", metadata={"help": "none, trackio, wandb, tensorboard, ..."}
     )
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "As in transformers."})
     save_total_limit: int | None = field(default=3, metadata={"help": "Checkpoints that are kept."})

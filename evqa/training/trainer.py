@@ -17,6 +17,7 @@ evaluation                  a benchmark answered and scored, in place of a loss
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -31,6 +32,7 @@ from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 from trl import SFTTrainer
+from trl.models import unwrap_model_for_generation
 
 from evqa.errors import DataError, TrainingError
 from evqa.models.unipixel.checkpoints_unipixel import TRAINED_FILE, plain_name, put_trained, save_adapter
@@ -39,6 +41,7 @@ from evqa.training import checkpoints
 from evqa.training.arguments import TrainingArguments
 from evqa.training.budget import ErrorBudget
 from evqa.training.loading import RankBatches, TrainingLoader, WithStandIns
+from evqa.training.models import save_final
 from evqa.training.optimizer import parameter_groups
 from evqa.training.sampler import MixtureSampler
 from evqa.training.tuning import plain_parameter_name
@@ -236,17 +239,27 @@ class UniPixelTrainer(SFTTrainer):
         """Answer and score the benchmark; random states come out as they went in, so training does not notice."""
         if self.evaluation is None:
             raise DataError("there is nothing to evaluate: give evaluation to the trainer, or set eval_strategy to no")
-        model, was_training = self.unipixel, self.unipixel.training
         with _kept_random_states(), torch.no_grad():
-            model.eval()
-            try:
-                found = self.evaluation(self)
-            finally:
-                model.train(was_training)
+            found = self.evaluation(self)
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @contextlib.contextmanager
+    def model_for_generation(self) -> Iterator[Any]:
+        """The model as it is now, whole and ready to ``generate``, in the precision that it is trained in."""
+        model, was_training = self.unipixel, self.unipixel.training
+        runtime = model.runtime
+        with unwrap_model_for_generation(self.model_wrapped, self.accelerator), self.accelerator.autocast():
+            # A recorded graph would go on using the half-precision copies that autocast made of earlier weights.
+            model.runtime = dataclasses.replace(runtime, fixed_steps=False, supervised_logits=False)
+            model.eval()
+            try:
+                yield model
+            finally:
+                model.runtime = runtime
+                model.train(was_training)
 
     # --------------------------------------------------------------------------------- checkpoints
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
@@ -294,6 +307,9 @@ class UniPixelTrainer(SFTTrainer):
 
     def _load_budget(self, folder: Path) -> None:
         self.budget.load_state_dict(json.loads((folder / checkpoints.MANIFEST).read_text("utf-8"))["budget"])
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the parent's card knows neither data nor scores (:mod:`evqa.training.card` does)."""
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging_root) if getattr(self, "_staging_root", None) else super()._get_output_dir(trial)
@@ -367,11 +383,38 @@ class UniPixelTrainer(SFTTrainer):
             return
         folder = Path(output_dir or self.args.output_dir)
         model = self.accelerator.unwrap_model(self.model)
-        save_adapter(model, folder, processor=self.processing_class)
+        save_adapter(model, folder, processor=self.processing_class, state_dict=state_dict)
         (folder / "training_args.json").write_text(self.args.to_json_string() + "\n", "utf-8")
+
+    def save_trained(self, base: str) -> bool:
+        """Save the final model into ``output_dir``: whole with ``merge_adapter`` or where all of it was trained.
+
+        Returns:
+            Whether it is whole.
+        """
+        model = self.accelerator.unwrap_model(self.model)
+        whole = self.args.merge_adapter or all(parameter.requires_grad for parameter in model.parameters())
+        state_dict = self.accelerator.get_state_dict(self.model_wrapped) if self._is_sharded else None
+        if self.accelerator.is_main_process:
+            save_final(
+                model, self.args.output_dir, self.processing_class, merge=whole, base=base, state_dict=state_dict
+            )
+        self.accelerator.wait_for_everyone()
+        return whole
+
+    @property
+    def _is_sharded(self) -> bool:
+        """Whether each rank holds a part of the weights only."""
+        if self.is_fsdp_enabled:
+            return True
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        return plugin is not None and plugin.zero_stage == 3
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Put back what :meth:`_save` wrote."""
+        if self.is_fsdp_enabled:  # from the sharded weights beside it
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
         load_trained(self.accelerator.unwrap_model(self.model if model is None else model), resume_from_checkpoint)
 
     def _load_best_model(self) -> None:

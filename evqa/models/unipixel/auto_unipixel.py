@@ -22,6 +22,9 @@ _models_done = False
 
 def register() -> None:
     """Teach ``AutoConfig`` and ``AutoProcessor``, each as soon as it and our class are there; twice changes nothing."""
+    modeling = sys.modules.get("transformers.models.auto.modeling_auto")
+    if modeling is not None and not hasattr(modeling, "AutoModel"):
+        return  # it is being imported, and our configuration's parent would look into it; we are called when it is done
     for auto, teach in (("configuration_auto", _register_config), ("processing_auto", _register_processor)):
         module = sys.modules.get(f"transformers.models.auto.{auto}")
         # A transformers without what UniPixel is made of must work for everything else. And a module of ours whose
