@@ -161,13 +161,13 @@ def test_object_order_does_not_matter(model):
 
 
 # -------------------------------------------------------------------------------------- tracking
-def test_memory_of_fixed_shape_is_the_same(model):
+def test_memory_of_fixed_shape_is_the_same(model, monkeypatch):
     clip = [torch.randn(21, 3, 64, 64, generator=torch.Generator().manual_seed(0))]  # beyond both memories
     tokens = [torch.randn(3, 2, 64)]
     plain = dataclasses.replace(model.runtime, fixed_steps=False)
     found = []
     for runtime in (plain, dataclasses.replace(plain, fixed_steps=True)):
-        model.runtime = runtime
+        monkeypatch.setattr(model, "runtime", runtime)
         found.append(model.segment(clip, tokens, [(40, 60)], return_mask_logits=True))
     assert worst(found[0].mask_logits[0], found[1].mask_logits[0]) < 1e-4
     assert worst(found[0].object_scores[0], found[1].object_scores[0]) < 1e-4
@@ -241,6 +241,25 @@ def test_one_frame_is_a_clip(model):
     assert out.masks[0].shape == (2, 1, 40, 60)
 
 
+# ---------------------------------------------------------------------------------------- vision
+@pytest.mark.parametrize("grids", [[(1, 8, 8)], [(2, 10, 14), (1, 8, 8), (3, 6, 22)], [(1, 2, 2)]])
+def test_all_windows_at_once_is_the_same(grids):
+    model = small_model().train()
+    pixels = torch.randn(sum(t * h * w for t, h, w in grids), 1176)
+    weights = None
+    found = []
+    for packed in (False, True):
+        model.runtime = dataclasses.replace(model.runtime, packed_vision=packed)
+        out = model._look(pixels, torch.tensor(grids)).pooler_output
+        out = out if isinstance(out, torch.Tensor) else torch.cat(list(out))
+        weights = torch.linspace(-1, 1, out.numel()).view_as(out) if weights is None else weights
+        model.zero_grad()
+        (out * weights).sum().backward()
+        found.append((out, model.model.visual.blocks[0].attn.qkv.weight.grad.clone()))
+    assert worst(found[0][0], found[1][0]) < 1e-5
+    assert worst(found[0][1], found[1][1]) < 1e-3 * found[0][1].abs().max()
+
+
 # ------------------------------------------------------------------------------------ generation
 def test_masks_follow_the_generated_text():
     model = small_model(3)
@@ -256,6 +275,38 @@ def test_masks_follow_the_generated_text():
         tokens = model(**given).seg_tokens
     again = model.segment(one["frames"], tokens, one["frame_size"], return_mask_logits=True)
     assert worst(out.mask_logits[0], again.mask_logits[0]) < 1e-3
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("new_tokens", [1, 20])
+def test_decoding_in_fixed_shapes_is_the_same(monkeypatch, side, new_tokens):
+    from evqa.models.unipixel import decoding_unipixel
+
+    monkeypatch.setattr(decoding_unipixel, "ROOM", 4)  # make it grow
+    monkeypatch.setattr(decoding_unipixel, "NEW_TOKENS", 4)
+    calls = []
+    decode = decoding_unipixel.decode
+    monkeypatch.setattr(
+        "evqa.models.unipixel.generation_unipixel.decode", lambda *a, **k: calls.append(1) or decode(*a, **k)
+    )
+    model = small_model(3)
+    for options in (
+        {"do_sample": False, "sequence_bias": {(SEG,): 2.0}},
+        {"do_sample": True, "sequence_bias": {(SEG,): 5.0}, "top_k": 20, "eos_token_id": [77, 78, 79]},
+        {"do_sample": True, "num_return_sequences": 2},
+    ):
+        found = []
+        for fixed in (False, True):
+            model.runtime = dataclasses.replace(model.runtime, fixed_steps=fixed)
+            torch.manual_seed(1)
+            found.append(
+                model.generate(**batched(SAMPLES, side), max_new_tokens=new_tokens, return_mask_logits=True, **options)
+            )
+        assert torch.equal(found[0].sequences, found[1].sequences)
+        assert found[0].sequences.shape[1] > batched(SAMPLES)["input_ids"].shape[1]
+        for plain, fixed in zip(*(one.mask_logits for one in found), strict=True):
+            assert worst(plain, fixed) < 2e-4
+    assert len(calls) == 3
 
 
 def test_several_answers_to_one_question(model):

@@ -65,7 +65,7 @@ def sam2_preset(name: str) -> str:
     short = _SPELLINGS.get(short, short).replace("-", "_")
     if short not in SAM2_PRESETS:
         raise DataError(
-            f"unknown SAM 2 configuration {name!r} (field sam2_config): known are {', '.join(SAM2_PRESETS)} of SAM 2.1; "
+            f"unknown SAM 2 configuration {name!r} (field sam2_config): SAM 2.1 has {', '.join(SAM2_PRESETS)}; "
             "for any other give its sizes as sam2_video_config"
         )
     return short
@@ -229,7 +229,7 @@ class UniPixelConfig(Qwen2_5_VLConfig):
 
     def __post_init__(self, **kwargs):
         """Resolve SAM 2 and the switches; ``kwargs`` are fields of Qwen2.5-VL in their published, flat form."""
-        # Only the original code writes these two fields, and only evqa its mark: together they tell where a config is from.
+        # Only the original code writes these two fields, and only evqa its mark: that tells where a config is from.
         published = self.evqa_format is None and (self.base_model is not None or self.conv_type is not None)
         self.base_model, self.conv_type = self.base_model or "qwen2_5_vl", self.conv_type or "chatml"
         for name in ("legacy_mem_order", "legacy_rope_no_grad", "legacy_clock"):

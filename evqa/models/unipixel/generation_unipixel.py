@@ -7,9 +7,8 @@ by transformers, while :class:`SegStates` keeps the few states from which ``<seg
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput
 
 from evqa.errors import DataError
+from evqa.models.unipixel.decoding_unipixel import can_decode, decode
 from evqa.models.unipixel.sam2_unipixel import Prediction
 from evqa.models.unipixel.sequence_unipixel import index_targets
 from evqa.models.unipixel.tracking_unipixel import check_frames, track
@@ -181,7 +181,8 @@ def _as_rle(masks: Tensor) -> list[list[dict]]:
 class UniPixelGeneration:
     """``generate`` and ``segment`` of the model."""
 
-    _seg_states: SegStates | None = None
+    #: Where the states of the generation under way are kept.
+    seg_states: SegStates | None = None
 
     @torch.no_grad()
     def generate(
@@ -240,11 +241,12 @@ class UniPixelGeneration:
         ids, mask, embeds = (x.repeat_interleave(repeats, dim=0) for x in (ids, mask, embeds))
         positions = positions.repeat_interleave(repeats, dim=1)
 
-        with self._keeping_states(ids, mask, wanted=frames is not None) as states:
-            generated = super().generate(
-                input_ids=ids, inputs_embeds=embeds, attention_mask=mask, position_ids=positions,
-                generation_config=generation_config, num_return_sequences=1, **kwargs,
-            )  # fmt: skip
+        states = None if frames is None else SegStates(ids, mask, self.config.seg_token_id)
+        options = {
+            "input_ids": ids, "inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions,
+            "generation_config": generation_config, "num_return_sequences": 1, **kwargs,
+        }  # fmt: skip
+        generated = self._generated(states, options)
         if frames is None:
             return generated
         sequences = generated if isinstance(generated, Tensor) else generated.sequences
@@ -332,19 +334,22 @@ class UniPixelGeneration:
             generation=generated,
         )
 
-    @contextlib.contextmanager
-    def _keeping_states(self, ids: Tensor, mask: Tensor, *, wanted: bool) -> Iterator[SegStates | None]:
-        if not wanted:
-            yield None
-            return
-        states = self._seg_states = SegStates(ids, mask, self.config.seg_token_id)
+    def _generated(self, states: SegStates | None, options: dict[str, Any]) -> Any:
+        """What ``generate`` of transformers returns; fills ``states``."""
+        if self.runtime.uses_fixed_steps(self.lm_head.weight.device) and can_decode(self, options):
+            self.seg_states = states
+            try:
+                return super().generate(custom_generate=decode, **options)
+            finally:
+                self.seg_states = None
+        if states is None:
+            return super().generate(**options)
         norm = self.model.language_model.norm
         handle = norm.register_forward_pre_hook(lambda _, inputs: states.add(inputs[0]))
         try:
-            yield states
+            return super().generate(**options)
         finally:
             handle.remove()
-            self._seg_states = None
 
     def _refuse(self, generation_config: Any, kwargs: dict[str, Any]) -> None:
         def setting(name: str) -> Any:

@@ -54,7 +54,7 @@ def weights_key(*modules: nn.Module) -> int | None:
 
 
 class Recorder:
-    """Calls functions without arguments, each always on the same tensors, and replays them once they have been recorded.
+    """Calls functions without arguments, each always on the same tensors; replays them once they have been recorded.
 
     The first call of a function runs it as it is: kernels are loaded and their libraries set up, which cannot be
     recorded. The second records it. On the CPU every call runs it as it is. All graphs share their memory, so a result

@@ -97,6 +97,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
 
     config: UniPixelConfig
     config_class = UniPixelConfig
+    cache_name = _CACHE
     _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "UniPixelSam2"]
     _keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
@@ -285,7 +286,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
                 second_per_grid_ts, grid_times,
             )  # fmt: skip
         wants_prompts = self.sam2 is not None and self.config.sam2_enable_decoder and frames is not None
-        with self._state_before_norm(wants_prompts) as kept:
+        with self.state_before_norm(wants_prompts) as kept:
             outputs = self.model.language_model(
                 inputs_embeds=inputs_embeds,
                 attention_mask=attention_mask,
@@ -348,7 +349,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         return text.expand(3, -1, -1)
 
     @contextlib.contextmanager
-    def _state_before_norm(self, wanted: bool) -> Iterator[list[Tensor]]:
+    def state_before_norm(self, wanted: bool) -> Iterator[list[Tensor]]:
         """Collects what enters the language model's last norm: ``<seg>`` is read from there, not from its output."""
         kept: list[Tensor] = []
         if not wanted:

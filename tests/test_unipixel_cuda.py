@@ -1,0 +1,109 @@
+"""UniPixel on a GPU: steps replayed as graphs, attention over all windows, and memory. Skips without CUDA."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+if not torch.cuda.is_available():
+    pytest.skip("no CUDA device", allow_module_level=True)
+
+from unipixel_fixtures import SEG, batched, sample, small_model
+
+from evqa.models.unipixel.runtime_unipixel import Runtime
+
+FAST, PLAIN = Runtime(), Runtime.plain()
+
+
+@pytest.fixture(autouse=True)
+def _exact():
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def on_gpu(inputs):
+    return {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+
+def run(model, runtime, inputs, **options):
+    model.runtime = runtime
+    torch.manual_seed(0)
+    return model.generate(**on_gpu(inputs), return_mask_logits=True, max_new_tokens=24, **options)
+
+
+def same(a, b, tolerance=2e-3):
+    assert torch.equal(a.sequences, b.sequences)
+    for x, y in zip(a.mask_logits, b.mask_logits, strict=True):
+        assert x.shape == y.shape
+        assert (x - y).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_graphs_give_what_plain_steps_give(sampled):
+    model = small_model(3).cuda()
+    options = {"do_sample": sampled, "sequence_bias": {(SEG,): 3.0}}
+    # Again and again: what is run, what is recorded and what is replayed must be the same, whatever came before.
+    for seed in (0, 1, 2, 0):
+        one = sample(seed, frames=22, objects=2)
+        same(run(model, PLAIN, one, **options), run(model, FAST, one, **options))
+    for seed in (3, 4, 5):
+        batch = batched([sample(seed, frames=5, objects=1), sample(seed + 9, grid=(1, 8, 8), frames=5, objects=3)])
+        same(run(model, PLAIN, batch, **options), run(model, FAST, batch, **options))
+
+
+def test_graphs_follow_the_weights():
+    model, one = small_model(3).cuda(), sample(0, frames=9)
+    for _ in range(3):
+        run(model, FAST, one, do_sample=False)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)  # in place, as an optimiser does
+    same(run(model, PLAIN, one, do_sample=False), run(model, FAST, one, do_sample=False), 2e-2)
+    model = model.double().float()  # the same values elsewhere
+    same(run(model, PLAIN, one, do_sample=False), run(model, FAST, one, do_sample=False), 2e-2)
+
+
+def test_steps_are_really_replayed(monkeypatch):
+    model, one = small_model(3).cuda(), sample(0, frames=30, objects=1)
+    replays = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or replay(graph))
+    run(model, FAST, one, do_sample=False)
+    run(model, FAST, one, do_sample=False)
+    replays.clear()
+    run(model, FAST, one, do_sample=False)
+    assert len(replays) >= 30 + 23
+
+
+def test_windows_at_once_in_half_precision():
+    model = small_model().cuda().bfloat16().train()
+    grids = [(2, 10, 14), (1, 8, 8)]
+    pixels = torch.randn(sum(t * h * w for t, h, w in grids), 1176, device="cuda")
+    found = []
+    for runtime in (PLAIN, FAST):
+        model.runtime = runtime
+        out = torch.cat([torch.as_tensor(x) for x in (model._look(pixels, torch.tensor(grids).cuda()).pooler_output,)])
+        model.zero_grad()
+        out.float().square().mean().backward()
+        found.append((out.float(), model.model.visual.blocks[0].attn.qkv.weight.grad.float()))
+    for plain, fast in zip(*found, strict=True):
+        assert (plain - fast).norm() < 0.02 * plain.norm()
+
+
+def test_memory_does_not_grow_with_the_clip():
+    model = small_model().cuda()
+    tokens = [torch.randn(2, 2, 64, device="cuda")]
+    peaks = []
+    for frames in (64, 64, 640):  # the first also records
+        clip = [torch.randn(frames, 3, 64, 64)]
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        model.runtime = dataclasses.replace(FAST, max_frames_in_flight=32)
+        model.segment(clip, tokens, [(40, 60)], mask_format="rle")
+        peaks.append(torch.cuda.max_memory_allocated())
+    assert peaks[2] < 1.02 * peaks[1]
