@@ -490,7 +490,7 @@ class UniPixelProcessor(Qwen2_5_VLProcessor):
         return self.sam_image_size
 
 
-class PatchedQwen2_5_VLProcessor(UniPixelProcessor):
+class PatchedQwen2_5_VLProcessor(UniPixelProcessor):  # noqa: N801 - the published name
     """The name under which published repositories have it; what is loaded is a :class:`UniPixelProcessor`."""
 
     @classmethod

@@ -48,8 +48,8 @@ Answer the question Give the letter of the right option, the time segments in se
 as [start, end] pairs from the start and segment the objects that prove it. Reply with and nothing else. When can
 the evidence for your answer be seen? list for example Which objects your Segment them in the video. Which these
 spans shows images frames each, one region has red outline. image outlines what proves its s to
-What Which Who Where When How Under many much often does do did is are was were has have had comes come came goes go went
-first last second third fourth fifth sixth next right after before while during between both two three four five six
+What Which Who Where When How Under many much often does do did is are was were has have had comes come came goes go 
+went first last second third fourth fifth sixth next right after before while during between both two three four five six
 seven eight times twice once again one whole clip for good at the end in into out of on off from through by past behind
 under over view up down hidden visible something nothing anything completely while still passes passed falls fall
 crosses cross lights light flash flashes flies fly swims swim opens open openings closed closes visits appears leaves
@@ -59,7 +59,7 @@ purple violet pink white black grey gray brown teal mint peach rose lilac sage i
 block coin cup cups cube box crate drum armchair screen door lamp window windows cat dog duck robot car bus van taxi
 truck pickup vehicle bicycle person man woman boat ferry rock lighthouse sailing rowing fishing fish turtle tree apple
 apples bird owl rocket airplane plane balloon flying saucer sky shooting stars house street room harbour reef orchard
-gallery round 's n't"""
+gallery round which what who where when how no it 's"""
 
 _LINE_STARTS = ("system", "user", "assistant", "start", "end", "the", "a", "answer", "segments")
 
@@ -140,7 +140,7 @@ def tiny_config(tokenizer: Any) -> Any:
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
         "hidden_size": width,
-        "intermediate_size": 320,
+        "intermediate_size": 304,
         "num_hidden_layers": 5,
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
@@ -155,7 +155,7 @@ def tiny_config(tokenizer: Any) -> Any:
         "depth": 3,
         "hidden_size": 96,
         "num_heads": 3,
-        "intermediate_size": 240,
+        "intermediate_size": 224,
         "out_hidden_size": width,
         "patch_size": _PATCH,
         "spatial_patch_size": _PATCH,
