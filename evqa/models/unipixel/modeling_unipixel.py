@@ -84,7 +84,11 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
 
     Attributes:
         runtime: Switches of speed and memory (:class:`~evqa.models.unipixel.tracking_unipixel.Runtime`).
+        mean_objects_across_ranks: In a distributed run, divide a sample's mask loss by the mean number of objects over
+            ranks, as the original does, instead of by its own.
     """
+
+    mean_objects_across_ranks = True
 
     config: UniPixelConfig
     config_class = UniPixelConfig
@@ -451,7 +455,8 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         jobs = self._mask_jobs(result.seg_tokens, frames, label_mask)
         device = result.logits.device
         counts = [0 if job is None else len(job[1]) for job in jobs]
-        divisors = mean_object_counts(counts, device, across_ranks=self.training)
+        across = self.training and self.mean_objects_across_ranks
+        divisors = mean_object_counts(counts, device, across_ranks=across)
         sums: list[Tensor | None] = [None] * len(jobs)
         found: dict[int, list[Prediction]] = {}
         for length in sorted({len(job[0]) for job in jobs if job is not None}):
