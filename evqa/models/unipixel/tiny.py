@@ -48,8 +48,8 @@ Answer the question Give the letter of the right option, the time segments in se
 as [start, end] pairs from the start and segment the objects that prove it. Reply with and nothing else. When can
 the evidence for your answer be seen? list for example Which objects your Segment them in the video. Which these
 spans shows images frames each, one region has red outline. image outlines what proves its s to
-What Which Who Where When How Under many much often does do did is are was were has have had comes come came goes go went
-first last second third fourth fifth sixth next right after before while during between both two three four five six
+What Which Who Where When How Under many much often does do did is are was were has have had comes come came goes go 
+went first last second third fourth fifth sixth next right after before while during between both two three four five six
 seven eight times twice once again one whole clip for good at the end in into out of on off from through by past behind
 under over view up down hidden visible something nothing anything completely while still passes passed falls fall
 crosses cross lights light flash flashes flies fly swims swim opens open openings closed closes visits appears leaves
