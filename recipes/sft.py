@@ -40,7 +40,7 @@ def main(model_args: ModelArguments, data_args: DataArguments, args: TrainingArg
         model,
         args,
         mixture,
-        UniPixelCollator(processor, model.config, args.max_length),
+        UniPixelCollator(processor, model.config, args.max_length, args.pad_to_multiple_of or 1),
         processor,
         evaluation=BenchmarkEvaluation(
             benchmark,

@@ -7,6 +7,7 @@ from mixture_rows import chat_row, instruct_row, segmentation_row
 
 from evqa.errors import DataError
 from evqa.parsing import parse_generation
+from evqa.prompts import GROUNDED, grounded_reply
 from evqa.scoring.answers import LETTERS
 from evqa.training.conversations import SEG_TOKEN, converse, noun_phrase
 from evqa.training.frames import generator
@@ -25,12 +26,18 @@ def texts(talk):
 def test_evidence_asks_for_what_the_row_can_prove_and_says_it(tmp_path):
     row = instruct_row(tmp_path, 0)
     ask, reply = texts(converse(row, first))
-    assert ask.startswith("<video> What moves?\nOptions:\n(A) a ball\n(B) a box\n(C) a cat\n")
+    options = "(A) a ball\n(B) a box\n(C) a cat"
+    asked = GROUNDED.render("gen", question="What moves?", options=options, duration="3.0 seconds")
+    assert ask == f"<video> {asked}"  # word for word what the benchmark asks
+    assert reply == grounded_reply("B", row["segments"])
+    assert texts(converse({**row, "duration": None}, first))[0].startswith(
+        "<video> The video is of unknown length long"
+    )
     assert reply == "Answer: B. Temporal Evidence: [[0.5, 1.2], [2.0, 3.0]]. Spatial Evidence: <|seg|>."
 
     talk = converse({**row, "segments": []}, first)
     assert texts(talk)[1] == "Answer: B. Spatial Evidence: <|seg|>."
-    assert "seconds" not in texts(talk)[0]
+    assert "segments in seconds" not in texts(talk)[0]
     nothing_seen = [{**item, "masks": []} for item in row["objects"]]
     talk = converse({**row, "objects": nothing_seen}, first)
     assert texts(talk)[1] == "Answer: B. Temporal Evidence: [[0.5, 1.2], [2.0, 3.0]]."

@@ -187,7 +187,7 @@ def test_choice_of_frames(total, policy):
     "settings", [{"count": 0}, {"count": (5, 2)}, {"count": True}, {"policy": "best"}, {"max_side": 0}]
 )
 def test_sampling_that_is_none_is_refused(settings):
-    with pytest.raises(ValueError, match="count is|policy is|max_side is"):
+    with pytest.raises(ValueError, match="count is|policy is|max_side is|tracked is"):
         FrameSampling(**settings)
 
 
@@ -459,3 +459,13 @@ def test_all_corpora_two_epochs_two_ranks_two_workers(tmp_path, shared):
     for place in range(0, len(mixture), 7):
         sample = mixture[Draw(1, place)]
         assert getattr(sample, "times", "failed") in by_entry[1, sample.entry_id]
+
+
+def test_sam_may_see_fewer_frames_and_masks_are_of_those(parts):
+    mixture = Mixture(parts[:1], MixtureConfig(frames=FrameSampling(FRAMES, tracked=3)))
+    sample = mixture[0]
+    assert len(sample.frames) == FRAMES
+    assert len(sample.tracked) == len(sample.masks[0]) == 3
+    for place, mask in zip(sample.tracked, sample.masks[0], strict=True):
+        truth = [masks.decode(item["masks"][place]["rle"]) for item in parts[0].rows[0]["objects"]]
+        np.testing.assert_array_equal(masks.decode(mask), truth[0] | truth[1])

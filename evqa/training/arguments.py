@@ -24,7 +24,7 @@ class ModelArguments:
     model_name_or_path: str = field(
         default="evqa/unipixel-tiny",
         metadata={
-            "help": "Checkpoint folder or Hub id. `evqa/unipixel-tiny` is a small model of random weights made on the spot."
+            "help": "Checkpoint folder or Hub id. `evqa/unipixel-tiny`: small, random weights, made on the spot."
         },
     )
     base_model_path: str | None = field(

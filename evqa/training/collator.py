@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -21,10 +21,24 @@ from evqa.models.unipixel.sequence_unipixel import rope_positions
 from evqa.training.budget import Failure
 from evqa.training.loading import Loaded
 from evqa.types import FrameMask
+from evqa.video.info import VideoInfo
+from evqa.video.sampling import Policy
 
 __all__ = ["UniPixelCollator", "fill_messages", "frame_masks"]
 
 _IGNORED = -100
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen(Policy):
+    """Frames that were chosen before."""
+
+    numbers: tuple[int, ...]
+    name: ClassVar[str] = "chosen"
+
+    def positions(self, info: VideoInfo) -> np.ndarray:
+        """See :meth:`evqa.video.Policy.positions`."""
+        return np.asarray(self.numbers, dtype=np.int64)
 
 
 @dataclasses.dataclass
@@ -38,11 +52,13 @@ class UniPixelCollator:
         processor: The model's :class:`~evqa.models.unipixel.UniPixelProcessor`.
         config: The model's configuration.
         max_length: A longer conversation is a failure, not cut: a cut would take masks from their ``<|seg|>``.
+        pad_to_multiple_of: Rows are filled up to a multiple of so many tokens, so that shapes recur.
     """
 
     processor: Any
     config: Any
     max_length: int | None = None
+    pad_to_multiple_of: int = 1
 
     def __call__(self, places: Sequence[Any]) -> dict[str, Any]:
         """Collate a batch.
@@ -70,6 +86,7 @@ class UniPixelCollator:
             own = made if isinstance(own, Failure) else own
             samples.append(own if counts[-1] else {**own, "labels": [_IGNORED] * len(own["labels"])})
         batch = dict(self.processor.pad(samples, "right"))
+        self._fill_up(batch)
         batch.pop("mm_token_type_ids", None)  # rotary positions are made here
         batch["position_ids"] = rope_positions(
             batch["input_ids"], batch["attention_mask"], self.config, None, batch.get("video_grid_thw"),
@@ -91,6 +108,14 @@ class UniPixelCollator:
         }
         return batch
 
+    def _fill_up(self, batch: dict[str, Any]) -> None:
+        """Lengthen the rows to a length that recurs."""
+        more = -batch["input_ids"].shape[1] % self.pad_to_multiple_of
+        for name, filler in (
+            ("input_ids", self.processor.tokenizer.pad_token_id), ("attention_mask", 0), ("labels", _IGNORED),
+        ):  # fmt: skip
+            batch[name] = torch.nn.functional.pad(batch[name], (0, more), value=filler)
+
     def _encode(self, place: Loaded) -> dict[str, Any] | Failure:
         sample = place.sample
         if isinstance(sample, Failure):
@@ -99,7 +124,7 @@ class UniPixelCollator:
             targets = frame_masks(sample)
             own = self.processor.encode(
                 fill_messages(sample), targets=targets or None, labels=True,
-                sam_frames="same" if targets else False, max_length=self.max_length,
+                sam_frames=_Chosen(tuple(sample.tracked)) if targets else False, max_length=self.max_length,
             )  # fmt: skip
             if all(label == _IGNORED for label in own["labels"]):
                 raise DataError("the conversation has no reply to learn")
@@ -134,8 +159,7 @@ def fill_messages(sample: Any) -> list[dict[str, Any]]:
         content = []
         for item in message["content"]:
             if item["type"] == "video":
-                clip = {"times": sample.times} if sample.times is not None else {"fps": 1.0}
-                item = {"type": "video", "video": sample.frames, **clip}
+                item = {"type": "video", "video": sample.frames, "times": sample.times}
             elif item["type"] == "image":
                 item = {"type": "image", "image": next(images)}
             content.append(item)
@@ -144,14 +168,14 @@ def fill_messages(sample: Any) -> list[dict[str, Any]]:
 
 
 def frame_masks(sample: Any) -> list[list[FrameMask]]:
-    """The masks of each target of a sample, at the size of its frames and numbered as they are."""
+    """The masks of each target of a sample, at the size of its frames, numbered as these are."""
     if not sample.masks:
         return []
     height, width = sample.frames.shape[1:3]
     out = []
     for target in sample.masks:
         own: list[FrameMask] = []
-        for number, rle in enumerate(target):
+        for number, rle in zip(sample.tracked, target, strict=True):
             if rle is not None:
                 if tuple(rle["size"]) != (height, width):
                     rle = rle_masks.resize(rle, height, width)

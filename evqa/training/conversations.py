@@ -27,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from evqa.errors import DataError
-from evqa.prompts import lettered
+from evqa.prompts import GROUNDED, lettered
 from evqa.scoring.answers import LETTERS
 from evqa.training.templates import DEFAULT, Templates
 
@@ -121,9 +121,11 @@ def converse(
 
 
 # ------------------------------------------------------------------------------------------ evidence
-def evidence_question(question: str, candidates: Sequence[str], request: str) -> str:
-    """The text of a question with its options: the question, ``Options:``, one ``(A) text`` a line, the request."""
-    return f"{question}\nOptions:\n{lettered(candidates)}\n{request}"
+def evidence_question(question: str, candidates: Sequence[str], duration: float | None, request: str) -> str:
+    """The text of a question with its options, as :data:`evqa.prompts.GROUNDED` asks it, but for the request."""
+    length = f"{duration:.1f} seconds" if duration else "of unknown length"
+    text = GROUNDED.render("gen", question=question, options=lettered(candidates), duration=length)
+    return f"{text.rpartition(chr(10))[0]}\n{request}"
 
 
 def _evidence(
@@ -149,7 +151,8 @@ def _evidence(
         reply += f" Temporal Evidence: [{spans}]."
     if targets:
         reply += f" Spatial Evidence: {_seg_text(names)}."
-    text = evidence_question(_plain(row["question"]), [_plain(c) for c in candidates], request)
+    options = [_plain(option) for option in candidates]
+    text = evidence_question(_plain(row["question"]), options, row.get("duration"), request)
     return Conversation(_exchange("video", text, reply), targets, "evidence")
 
 

@@ -1,34 +1,29 @@
 """A benchmark answered by the model that is being trained, and scored with the real metrics.
 
-What is asked is the first wording of the training templates; frames are those of the processor's policies. Every rank
-answers its share of the entries, and all get the same numbers.
+Every rank answers its share of the entries, and all get the same numbers. The answering itself is
+:mod:`evqa.training.benchmark`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from evqa.errors import EvqaError, VideoError
-from evqa.parsing import parse_generation
 from evqa.runlog import shard
 from evqa.scoring import Scores, score
-from evqa.training.conversations import evidence_question
-from evqa.training.templates import DEFAULT, Templates
+from evqa.training.benchmark import answer_rows
 from evqa.types import Prediction
 
-__all__ = ["BenchmarkEvaluation", "answer_rows", "load_benchmark"]
+__all__ = ["BenchmarkEvaluation", "load_benchmark"]
 
 #: What is shown in a training log; all metrics are in the final table.
 HEADLINE = ("accuracy", "mIoU", "J&F", "EBA@0.5")
 
 
 def load_benchmark(spec: str, split: str = "test") -> Any:
-    """Benchmark rows: ``evqa/st_evidence:sample``, ``evqa/st_evidence`` (downloads), or a folder in the release's layout.
+    """Benchmark rows: ``evqa/st_evidence:sample``, ``evqa/st_evidence`` (downloads), or a folder of the release.
 
     Raises:
         EvqaError: It cannot be read.
@@ -41,76 +36,13 @@ def load_benchmark(spec: str, split: str = "test") -> Any:
     return evqa.load_dataset(name.removeprefix("evqa/"), config or "gen", split=split)
 
 
-@torch.no_grad()
-def answer_rows(
-    model: Any,
-    processor: Any,
-    rows: Sequence[Mapping[str, Any]],
-    *,
-    batch_size: int = 4,
-    max_new_tokens: int = 128,
-    templates: Templates = DEFAULT,
-) -> list[Prediction]:
-    """Answer benchmark rows, greedily.
-
-    Args:
-        model: UniPixel, in ``eval`` mode.
-        processor: Its processor.
-        rows: Rows of the benchmark (``gen``); what is right is not looked at.
-        batch_size: Entries per call of ``generate``.
-        max_new_tokens: Longest reply.
-        templates: Whose first ``evidence`` wording is asked.
-
-    Returns:
-        One prediction per row. An entry whose clip cannot be read is a failure record.
-    """
-    request = templates.render("evidence", 0.0, clip="video")
-    out: dict[int, Prediction] = {}
-    encoded: list[tuple[int, Mapping[str, Any], dict[str, Any]]] = []
-
-    def flush() -> None:
-        if encoded:
-            inputs = processor.pad([sample for _, _, sample in encoded], "left")
-            output = model.generate(
-                **inputs.to(model.device), max_new_tokens=max_new_tokens, do_sample=False, mask_format="rle"
-            )
-            for (place, row, _), said in zip(encoded, processor.post_process(output, inputs), strict=True):
-                out[place] = _prediction(row, said)
-            encoded.clear()
-
-    for place, row in enumerate(rows):
-        text = evidence_question(row["question"], row["candidates"], request)
-        content = [{"type": "video", "video": row["video"]}, {"type": "text", "text": text}]
-        try:
-            sample = processor.encode([{"role": "user", "content": content}], add_generation_prompt=True)
-        except EvqaError as error:
-            status = "input_error" if isinstance(error, VideoError) else "adapter_error"
-            out[place] = Prediction.failure(row["entry_id"], status, str(error))
-            continue
-        encoded.append((place, row, sample))
-        if len(encoded) == batch_size:
-            flush()
-    flush()
-    return [out[place] for place in range(len(out))]
-
-
-def _prediction(row: Mapping[str, Any], said: Any) -> Prediction:
-    text = said.text
-    if not said.complete:
-        return Prediction.failure(row["entry_id"], "truncated", "the reply was cut at max_new_tokens", raw_text=text)
-    # Masks are read from the model's tokens; the words around them are read from the text without them.
-    parsed = parse_generation(text.replace("<|seg|>", ""), row["candidates"], duration=row.get("duration"))
-    prediction = parsed.as_prediction(row["entry_id"], text)
-    return prediction if prediction.failed else dataclasses.replace(prediction, masks=said.masks)
-
-
 class BenchmarkEvaluation:
     """The ``evaluation`` of :class:`~evqa.training.trainer.UniPixelTrainer`.
 
     Args:
         rows: Benchmark rows.
         limit: Only the first so many.
-        batch_size, max_new_tokens, templates: See :func:`answer_rows`.
+        batch_size, max_new_tokens, mask_frames: See :func:`~evqa.training.benchmark.answer_rows`.
         draw: Draw the masks of so many entries each time, into ``output_dir/masks``.
     """
 
@@ -121,11 +53,11 @@ class BenchmarkEvaluation:
         limit: int | None = None,
         batch_size: int = 4,
         max_new_tokens: int = 128,
-        templates: Templates = DEFAULT,
+        mask_frames: str = "every:1",
         draw: int = 0,
     ):
         self.rows = rows if limit is None else rows.select(range(min(limit, len(rows))))
-        self.options = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "templates": templates}
+        self.options = {"batch_size": batch_size, "max_new_tokens": max_new_tokens, "mask_frames": mask_frames}
         self.draw = draw
 
     def scores(

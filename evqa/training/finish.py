@@ -6,12 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-
 from evqa.report.table import score_table, to_json
 from evqa.scoring import Scores
 from evqa.training.card import write_card
 from evqa.training.evaluation import BenchmarkEvaluation
-from evqa.training.models import save_final
 
 __all__ = ["finish"]
 

@@ -41,6 +41,8 @@ class FrameSampling:
         policy: ``"random"``: one at random out of each of ``count`` near-equal parts of the clip. ``"uniform"``: evenly
             spread, the first and the last included.
         max_side: Shrink frames so that their longer side has at most so many pixels; ``None``: as they are.
+        tracked: SAM 2 sees so many of them, one at random out of each of as many parts; ``None``: all.
+        assumed_fps: Rate of the row's frames where the source has no clock.
 
     Raises:
         ValueError: Settings that are none.
@@ -49,6 +51,8 @@ class FrameSampling:
     count: int | tuple[int, int] = 8
     policy: str = "random"
     max_side: int | None = None
+    tracked: int | None = None
+    assumed_fps: float = 6.0
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -57,8 +61,12 @@ class FrameSampling:
             raise ValueError(f"count is a number of frames, at least 1, or (least, most); got {self.count!r}")
         if self.policy not in ("random", "uniform"):
             raise ValueError(f"policy is 'random' or 'uniform', not {self.policy!r}")
-        if self.max_side is not None and not (_whole(self.max_side) and self.max_side >= 1):
-            raise ValueError(f"max_side is a number of pixels, at least 1, got {self.max_side!r}")
+        for name in ("max_side", "tracked"):
+            value = getattr(self, name)
+            if value is not None and not (_whole(value) and value >= 1):
+                raise ValueError(f"{name} is a whole number, at least 1, or none; got {value!r}")
+        if not self.assumed_fps > 0:
+            raise ValueError(f"assumed_fps is a number above 0, got {self.assumed_fps!r}")
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -81,9 +89,18 @@ class FrameSampling:
             if wanted == 1:
                 return [frames[(total - 1) // 2]]
             return [frames[i] for i in np.linspace(0, total - 1, wanted).round().astype(int)]
-        edges = np.arange(wanted + 1) * total // wanted
-        draws = edges[:-1] + (rng.random(wanted) * np.diff(edges)).astype(int)
-        return [frames[i] for i in draws]
+        return [frames[i] for i in _one_of_each_part(total, wanted, rng)]
+
+    def track(self, shown: int, rng: np.random.Generator) -> list[int]:
+        """Which of the frames shown SAM 2 sees: their places among them, sorted."""
+        if self.tracked is None or self.tracked >= shown:
+            return list(range(shown))
+        return _one_of_each_part(shown, self.tracked, rng)
+
+
+def _one_of_each_part(total: int, parts: int, rng: np.random.Generator) -> list[int]:
+    edges = np.arange(parts + 1) * total // parts
+    return (edges[:-1] + (rng.random(parts) * np.diff(edges)).astype(int)).tolist()
 
 
 def _whole(value: Any) -> bool:

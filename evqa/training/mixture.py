@@ -59,9 +59,10 @@ class TrainingSample:
         entry_id, corpus, data_type: Which row, and what it is of.
         conversation: Messages and targets.
         frames: uint8 ``[frames, height, width, 3]``, or ``None`` where there is no clip.
-        times: Seconds of the frames, ``None`` where the source has no clock.
+        times: Seconds of the frames. Where the source has no clock they follow from ``assumed_fps``.
+        tracked: Places of the frames that SAM 2 sees.
         images: uint8 ``[height, width, 3]`` each.
-        masks: ``[targets][frames]`` of RLE, ``None``: not in the frame. Of a size of their own.
+        masks: ``[targets][tracked]`` of RLE, ``None``: not in the frame. Of a size of their own.
         duration: Seconds of the clip, where it is known.
     """
 
@@ -71,6 +72,7 @@ class TrainingSample:
     conversation: Conversation
     frames: np.ndarray | None = None
     times: list[float] | None = None
+    tracked: list[int] = dataclasses.field(default_factory=list)
     images: list[np.ndarray] = dataclasses.field(default_factory=list)
     masks: list[list[Rle | None]] = dataclasses.field(default_factory=list)
     duration: float | None = None
@@ -382,7 +384,10 @@ def make_sample(
             sample.frames, sample.times = read_pixels(
                 row, chosen, max_side=config.frames.max_side, isolate=config.isolate
             )
-            sample.masks = object_masks(row, talk.targets, chosen)
+            if sample.times is None:
+                sample.times = [number / config.frames.assumed_fps for number in chosen]
+            sample.tracked = config.frames.track(len(chosen), generator("tracked", *what))
+            sample.masks = object_masks(row, talk.targets, [chosen[i] for i in sample.tracked])
         elif kind == "video":
             _add_clip(sample, row, config, generator("frames", *what))
         elif kind == "image":

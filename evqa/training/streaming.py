@@ -141,7 +141,7 @@ class MixtureStream(IterableDataset):
 
 
 def _rows(rows: Any) -> Iterator[dict[str, Any]]:
-    """All rows. Inside a worker, plain iteration over a ``datasets.IterableDataset`` would give this worker's shards."""
+    """All rows. In a worker, plain iteration over a ``datasets.IterableDataset`` would give that worker's shards."""
     if not hasattr(rows, "iter"):
         yield from rows
         return

@@ -9,7 +9,8 @@ list::
 
 Placeholders: ``{phrase}`` (a noun phrase without article), ``{text}`` (a sentence as it stands), ``{clip}``
 (``video`` or ``image``), ``{answer}``, and ``{seg}``: the ``<|seg|>`` tokens, with names where there are several.
-A brace that is meant is doubled. The first wording of a list is the canonical one: it is what a benchmark asks.
+A brace that is meant is doubled. The first wording of ``evidence`` is the benchmark's own
+(:data:`evqa.prompts.GROUNDED`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from evqa.errors import DataError
+from evqa.prompts import GROUNDED
 
 __all__ = ["DEFAULT", "Templates", "load_templates"]
 
@@ -76,8 +78,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "masks_answer": ("It is {seg}. {answer}", "The mask is {seg}. {answer}"),
     # ------------------------------------------------- asking for an answer with evidence; after the options
     "evidence": (
-        "Give the letter of the right option, the time segments in seconds that prove it, and the masks of the "
-        "objects that prove it.",
+        GROUNDED.templates["gen"].rpartition("\n")[2],
         "Which option is right? Show when, as a list of [start, end] in seconds, and where, as masks.",
         "Choose an option and back it up: time segments in seconds first, then segmentation masks.",
         "Reply with the right letter, the seconds during which the proof can be seen, and its masks.",
