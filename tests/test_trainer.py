@@ -22,6 +22,7 @@ from evqa.errors import DataError, MissingDataError, TrainingError
 from evqa.training import checkpoints
 from evqa.training.collator import UniPixelCollator
 from evqa.training.loading import Loaded, RankBatches, StandIn
+from evqa.training.sampler import MixtureSampler
 
 CHILD = Path(__file__).with_name("child_train.py")
 
@@ -292,5 +293,14 @@ def test_rank_batches_are_equal_work():
     real = [x for batches in ranks for batch in batches for x in batch if not isinstance(x, StandIn)]
     assert sorted(real) == list(range(1, 11))
     assert [batches[2][0] for batches in ranks] == [10, StandIn(10), StandIn(10)]
-    full = [list(RankBatches(Sampler(), rank=r, world_size=3, batch_size=2, drop_last=True)) for r in range(3)]
-    assert full == [[[1, 2]], [[3, 4]], [[5, 6]]]
+
+
+def test_batches_that_are_not_full_can_be_left_out(four, tmp_path):
+    mixture = make_mixture(tmp_path, evidence=3, text=2)
+    sampler = MixtureSampler(mixture, 2)
+    full = RankBatches(sampler, rank=0, world_size=1, batch_size=2, drop_last=True)
+    batches = list(full)
+    assert [len(batch) for batch in batches] == [2, 2]
+    assert len(full) == 2
+    with pytest.raises(DataError, match="no data type fills a global batch"):
+        make_trainer(tmp_path / "out", four, per_device_train_batch_size=8, dataloader_drop_last=True).train()
