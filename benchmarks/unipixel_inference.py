@@ -23,9 +23,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
+from evqa.models.unipixel.encoding_unipixel import encode_clips, prepare_frames
 from evqa.models.unipixel.generation_unipixel import MaskWriter
 from evqa.models.unipixel.runtime_unipixel import Runtime
-from evqa.models.unipixel.tracking_unipixel import Tracker, encode_clips, prepare_frames, track
+from evqa.models.unipixel.tracking_unipixel import Tracker, track
 
 TEXT = {
     "3b": {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
@@ -123,6 +124,19 @@ def count_flops(function) -> float:
     with counter:
         function()
     return float(counter.get_total_flops())
+
+
+def arithmetic_of_text(model, args: argparse.Namespace) -> dict[str, float]:
+    """Operations of the language model; the counter cannot count attention whose heads share keys."""
+    text = model.config.text_config
+    weights = sum(p.numel() for p in model.model.language_model.layers.parameters())
+    tokens = workload(model, args, 1)[0]["input_ids"].shape[1]
+    head = 2 * text.hidden_size * text.vocab_size
+    attention = 4 * text.hidden_size * text.num_hidden_layers  # per query and key
+    return {
+        "prefill": 2.0 * weights * tokens + attention * tokens**2 / 2 + head,
+        "decoding": args.new_tokens * (2.0 * weights + attention * tokens + head),
+    }
 
 
 def stages(model, args: argparse.Namespace, clock: Clock, flops: dict[str, float]) -> None:
@@ -307,8 +321,7 @@ def main() -> None:
     model = build(args)
     print(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f} billion parameters")
     report: dict = {"device": name, "torch": torch.__version__, "transformers": transformers.__version__}
-    flops: dict[str, float] = {"decoding": 2.0 * args.new_tokens * sum(
-        p.numel() for p in model.model.language_model.parameters())}  # fmt: skip
+    flops = arithmetic_of_text(model, args)
     for label, wanted, runtime in (("plain", not args.fast, Runtime.plain()), ("fast", not args.plain, Runtime())):
         if not wanted:
             continue

@@ -196,7 +196,7 @@ def test_streaming_a_long_clip(model, in_flight):
 def test_never_more_frames_in_flight_than_asked(model, monkeypatch):
     seen = []
     encode = model.sam2.encode
-    monkeypatch.setattr(model.sam2, "encode", lambda frames: seen.append(len(frames)) or encode(frames))
+    monkeypatch.setattr(type(model.sam2), "encode", lambda sam2, frames: seen.append(len(frames)) or encode(frames))
     model.segment([torch.randn(11, 3, 64, 64)], [torch.randn(1, 2, 64)], [(9, 9)], max_frames_in_flight=4)
     assert sum(seen) == 11
     assert max(seen) <= 4

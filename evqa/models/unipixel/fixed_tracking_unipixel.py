@@ -134,7 +134,9 @@ class FixedTracker:
 
     def _next(self, frames: int, pointers: int) -> Prediction:
         frame = per_object(self.inputs, self.owner, self.objects)
-        found = from_memory(self.sam2, frame, self.memory.read(frames, pointers), self.tables, keep_absent=False)
+        found = from_memory(
+            self.sam2, frame, self.memory.read(frames, pointers), self.tables, keep_absent=False, split=True
+        )
         return self._remembered(frame, found, first=False)
 
     def _remembered(self, frame: FrameFeatures, found: Prediction, first: bool) -> Prediction:

@@ -8,7 +8,7 @@ by transformers, while :class:`SegStates` keeps the few states from which ``<seg
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,9 +18,11 @@ from transformers.utils import ModelOutput
 
 from evqa.errors import DataError
 from evqa.models.unipixel.decoding_unipixel import can_decode, decode
+from evqa.models.unipixel.encoding_unipixel import FrameFeed, check_frames
+from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_unipixel import Prediction
 from evqa.models.unipixel.sequence_unipixel import index_targets
-from evqa.models.unipixel.tracking_unipixel import check_frames, track
+from evqa.models.unipixel.tracking_unipixel import track
 
 __all__ = ["MaskWriter", "SegStates", "Segmentation", "UniPixelGenerateOutput", "UniPixelGeneration"]
 
@@ -74,12 +76,16 @@ class SegStates:
         prompt_ids: ``[batch, length]``.
         prompt_mask: ``[batch, length]`` or ``None``.
         token: Id of ``<seg>``.
+        after_prompt: Called when the prompt's states have come.
     """
 
-    def __init__(self, prompt_ids: Tensor, prompt_mask: Tensor | None, token: int | None):
+    def __init__(
+        self, prompt_ids: Tensor, prompt_mask: Tensor | None, token: int | None,
+        after_prompt: Callable[[], None] | None = None,
+    ):  # fmt: skip
         places = index_targets(prompt_ids, prompt_mask, token)
         self.wanted = [(row, column) for row, found in enumerate(places) for column in found.tolist()]
-        self.next_column = 0
+        self.next_column, self.after_prompt = 0, after_prompt
         self.kept: dict[tuple[int, int], Tensor] = {}
         self.last: dict[int, Tensor] = {}
 
@@ -91,6 +97,8 @@ class SegStates:
                 self.kept[row, column] = states[row, column - start].clone()
         self.last[stop - 1] = states[:, -1].clone()
         self.next_column = stop
+        if start == 0 and self.after_prompt is not None:
+            self.after_prompt()
 
     def at(self, row: int, column: int) -> Tensor:
         """The state ``[C]`` that predicted what stands in the column after this one."""
@@ -241,7 +249,10 @@ class UniPixelGeneration:
         ids, mask, embeds = (x.repeat_interleave(repeats, dim=0) for x in (ids, mask, embeds))
         positions = positions.repeat_interleave(repeats, dim=1)
 
-        states = None if frames is None else SegStates(ids, mask, self.config.seg_token_id)
+        states = feed = None
+        if frames is not None:
+            feed = self._feed(frames, max_frames_in_flight)
+            states = SegStates(ids, mask, self.config.seg_token_id, None if feed is None else feed.prefetch)
         options = {
             "input_ids": ids, "inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions,
             "generation_config": generation_config, "num_return_sequences": 1, **kwargs,
@@ -253,7 +264,7 @@ class UniPixelGeneration:
         return self._with_masks(
             sequences, mask, states, [clip for clip in frames for _ in range(repeats)],
             [size for size in sized for _ in range(repeats)], mask_format, return_mask_logits, max_frames_in_flight,
-            None if isinstance(generated, Tensor) else generated,
+            None if isinstance(generated, Tensor) else generated, feed,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -281,9 +292,27 @@ class UniPixelGeneration:
             DataError, VideoError, ValueError: As for :meth:`generate`.
         """
         sizes = self._check_clips(frames, frame_size, len(seg_tokens), mask_format)
-        runtime = self.runtime
-        if max_frames_in_flight is not None:
-            runtime = dataclasses.replace(runtime, max_frames_in_flight=max_frames_in_flight)
+        return self._segmented(
+            frames, seg_tokens, sizes, mask_format, return_mask_logits, return_pointers, max_frames_in_flight, None
+        )
+
+    # ------------------------------------------------------------------------------------ pieces
+    def _runtime(self, max_frames_in_flight: int | None) -> Runtime:
+        if max_frames_in_flight is None:
+            return self.runtime
+        if max_frames_in_flight < 1:
+            raise ValueError(f"max_frames_in_flight is at least 1, got {max_frames_in_flight}")
+        return dataclasses.replace(self.runtime, max_frames_in_flight=max_frames_in_flight)
+
+    def _feed(self, frames: Sequence[Tensor | None], max_frames_in_flight: int | None) -> FrameFeed | None:
+        """One to begin with while the text is still being generated: where all rows look at one clip."""
+        clips, _ = _distinct([clip for clip in frames if clip is not None])
+        return FrameFeed(self.sam2, clips, self._runtime(max_frames_in_flight)) if len(clips) == 1 else None
+
+    def _segmented(
+        self, frames, seg_tokens, sizes, mask_format, return_mask_logits, return_pointers, max_frames_in_flight, feed
+    ) -> Segmentation:
+        runtime = self._runtime(max_frames_in_flight)
         out: list[Segmentation | None] = [None] * len(frames)
         lengths = {len(clip) for clip, tokens in zip(frames, seg_tokens, strict=True) if len(tokens)}
         for length in sorted(lengths):
@@ -297,7 +326,7 @@ class UniPixelGeneration:
             )  # fmt: skip
             steps = track(
                 self.sam2, clips, [place[k] for k in owner], torch.cat([seg_tokens[i] for i in samples]), runtime,
-                batch_mode=self.config.sam2_batch_mode,
+                batch_mode=self.config.sam2_batch_mode, feed=feed,
             )  # fmt: skip
             for prediction in steps:
                 writer.add(prediction)
@@ -306,9 +335,18 @@ class UniPixelGeneration:
                 out[i] = Segmentation(*(None if field is None else field[k] for field in vars(done).values()))
         return self._collect(out, frames, sizes, mask_format, return_mask_logits, return_pointers)
 
-    # ------------------------------------------------------------------------------------ pieces
     def _with_masks(
-        self, sequences, mask, states, frames, sizes, mask_format, return_mask_logits, max_frames_in_flight, generated
+        self,
+        sequences,
+        mask,
+        states,
+        frames,
+        sizes,
+        mask_format,
+        return_mask_logits,
+        max_frames_in_flight,
+        generated,
+        feed,
     ) -> UniPixelGenerateOutput:
         longer = F.pad(mask, (0, sequences.shape[1] - mask.shape[1]), value=1)
         places = index_targets(sequences, longer, self.config.seg_token_id)
@@ -321,10 +359,9 @@ class UniPixelGeneration:
             else self.seg_prompts(weight.new_zeros(0, weight.shape[1]))
             for row, found in enumerate(states_of)
         ]
-        found = self.segment(
-            frames, prompts, sizes, mask_format=mask_format, return_mask_logits=return_mask_logits,
-            max_frames_in_flight=max_frames_in_flight,
-        )  # fmt: skip
+        found = self._segmented(
+            frames, prompts, sizes, mask_format, return_mask_logits, False, max_frames_in_flight, feed
+        )
         return UniPixelGenerateOutput(
             sequences=sequences,
             masks=found.masks,

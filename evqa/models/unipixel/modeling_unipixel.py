@@ -32,6 +32,7 @@ from evqa.errors import DataError, MaskError
 from evqa.models.unipixel import checkpoints_unipixel as checkpoints
 from evqa.models.unipixel import conversion_unipixel as conversion
 from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
+from evqa.models.unipixel.encoding_unipixel import check_frames
 from evqa.models.unipixel.generation_unipixel import UniPixelGeneration
 from evqa.models.unipixel.losses_unipixel import (
     TERMS,
@@ -44,7 +45,7 @@ from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_blocks_unipixel import FourierCode, PromptEncoder
 from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
 from evqa.models.unipixel.sequence_unipixel import check_prompts, index_targets, pool_masks, rope_positions
-from evqa.models.unipixel.tracking_unipixel import check_frames, track
+from evqa.models.unipixel.tracking_unipixel import track
 from evqa.models.unipixel.vision_unipixel import PackedVisionAttention, VisionTables, vision_tables
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]

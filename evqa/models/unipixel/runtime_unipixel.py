@@ -18,6 +18,8 @@ class Runtime:
             (:mod:`evqa.models.unipixel.vision_unipixel`); no effect with ``eager`` or flash-attn's attention.
         fixed_steps: Decode tokens and track objects in steps of fixed shapes, which on CUDA are recorded once and
             replayed as graphs. ``None``: on CUDA. No effect where gradients are recorded.
+        overlap: On CUDA, run SAM 2's image encoder beside everything else, a few batches ahead. It starts with
+            ``generate``, whether or not the text will ask for masks.
         encode_batch: Frames per call of SAM 2's image encoder.
         max_frames_in_flight: Frames whose features are on the device at a time; ``None``: all of the clip in training,
             64 otherwise. Device memory does not grow with the length of the clip beyond that.
@@ -27,6 +29,7 @@ class Runtime:
 
     packed_vision: bool = True
     fixed_steps: bool | None = None
+    overlap: bool = True
     encode_batch: int = 16
     max_frames_in_flight: int | None = None
     checkpoint_losses: bool = True
@@ -35,7 +38,7 @@ class Runtime:
     @classmethod
     def plain(cls) -> Runtime:
         """What transformers does by itself: the baseline of measurements, and the reference of every shortcut."""
-        return cls(packed_vision=False, fixed_steps=False)
+        return cls(packed_vision=False, fixed_steps=False, overlap=False)
 
     def uses_fixed_steps(self, device: torch.device) -> bool:
         """Whether steps of fixed shapes are to be used on this device."""

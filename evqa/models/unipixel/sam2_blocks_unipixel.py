@@ -39,6 +39,7 @@ from transformers.models.sam2_video.modeling_sam2_video import (
 )
 
 from evqa.models.unipixel.configuration_unipixel import UniPixelSam2Config
+from evqa.models.unipixel.split_attention_unipixel import parts_for, split_attention
 
 __all__ = [
     "FourierCode", "FrameFeatures", "ImageEncoder", "MaskDecoder", "MemoryAttention", "MemoryEncoder", "Mlp",
@@ -306,7 +307,9 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(key_dim, width)
         self.o_proj = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, rope: tuple[Tensor, Tensor], unturned: int, split: bool
+    ) -> Tensor:
         """Attend.
 
         Args:
@@ -314,6 +317,7 @@ class RotaryAttention(nn.Module):
             key, value: ``[n, frames * h w + unturned, key_dim]``.
             rope: See :class:`Tables`.
             unturned: How many of the last keys have no place.
+            split: Cut the keys into parts where that is faster (:mod:`evqa.models.unipixel.split_attention_unipixel`).
         """
         n, places = query.shape[:2]
         query, key, value = (
@@ -324,6 +328,9 @@ class RotaryAttention(nn.Module):
         query = self._turned(query, rope)
         placed = key[:, :, :turned].unflatten(2, (-1, places))  # [n, heads, frames, h w, head]
         key = torch.cat([self._turned(placed, rope).flatten(2, 3), key[:, :, turned:]], dim=2)
+        parts = parts_for(query, key.shape[2]) if split and self.config._attn_implementation == "sdpa" else 1
+        if parts > 1:
+            return self.o_proj(split_attention(query, key, value, parts).reshape(n, places, -1))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         out, _ = attend(
             self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False,
@@ -351,12 +358,14 @@ class MemoryAttentionLayer(GradientCheckpointingLayer):
         self.layer_norm1, self.layer_norm2, self.layer_norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout, self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(4))
 
-    def forward(self, x: Tensor, memory: Tensor, code: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
+    def forward(
+        self, x: Tensor, memory: Tensor, code: Tensor, rope: tuple[Tensor, Tensor], unturned: int, split: bool
+    ) -> Tensor:
         """See :meth:`MemoryAttention.forward`."""
         y = self.layer_norm1(x)
-        x = x + self.dropout1(self.self_attn(y, y, y, rope, 0))
+        x = x + self.dropout1(self.self_attn(y, y, y, rope, 0, split))
         y = self.layer_norm2(x)
-        x = x + self.dropout2(self.cross_attn_image(y, memory + code, memory, rope, unturned))
+        x = x + self.dropout2(self.cross_attn_image(y, memory + code, memory, rope, unturned, split))
         y = self.linear2(self.dropout(F.relu(self.linear1(self.layer_norm3(x)))))
         return x + self.dropout3(y)
 
@@ -375,7 +384,9 @@ class MemoryAttention(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(config.hidden_size)
 
-    def forward(self, features: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int) -> Tensor:
+    def forward(
+        self, features: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int, split: bool = False
+    ) -> Tensor:
         """Condition features.
 
         Args:
@@ -384,13 +395,14 @@ class MemoryAttention(nn.Module):
             code: What is added to make them keys, ``[1 or n, keys, m]``.
             tables: Of :meth:`UniPixelSam2.tables`.
             unturned: See above.
+            split: See :class:`RotaryAttention`.
 
         Returns:
             ``[n, h w, C]``.
         """
         x = features + 0.1 * tables.query_code
         for layer in self.layers:
-            x = layer(x, memory, code, tables.rope, unturned)
+            x = layer(x, memory, code, tables.rope, unturned, split)
         return self.layer_norm(x)
 
 

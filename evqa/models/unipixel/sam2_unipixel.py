@@ -192,9 +192,11 @@ class UniPixelSam2(PreTrainedModel):
         pointer = torch.where(present, self.obj_ptr_proj(token), self.no_obj_ptr)
         return Prediction(masks, ious, scores, mask, pointer)
 
-    def attend(self, top: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int) -> Tensor:
+    def attend(
+        self, top: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int, *, split: bool = False
+    ) -> Tensor:
         """A frame's features ``[n, C, h, w]`` conditioned on memory; see :class:`MemoryAttention`."""
-        features = self.memory_attention(top.flatten(2).transpose(1, 2), memory, code, tables, unturned)
+        features = self.memory_attention(top.flatten(2).transpose(1, 2), memory, code, tables, unturned, split)
         return features.transpose(1, 2).reshape(top.shape)
 
     def remember(self, frame: FrameFeatures, prediction: Prediction) -> Tensor:

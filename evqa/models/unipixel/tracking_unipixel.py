@@ -16,18 +16,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from evqa.errors import VideoError
+from evqa.models.unipixel.encoding_unipixel import FrameFeed
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures, Tables
 from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
 
-__all__ = ["Memory", "Recalled", "Tracker", "check_frames", "from_memory", "from_prompts", "per_object",
-           "prepare_frames", "split_pointers", "track"]  # fmt: skip
-
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
+__all__ = ["Memory", "Recalled", "Tracker", "from_memory", "from_prompts", "per_object", "split_pointers", "track"]
 
 
 # -------------------------------------------------------------------------------------- memory
@@ -164,45 +159,16 @@ def from_prompts(
 
 
 def from_memory(
-    sam2: UniPixelSam2, frame: FrameFeatures, recalled: Recalled, tables: Tables, keep_absent: bool
+    sam2: UniPixelSam2,
+    frame: FrameFeatures,
+    recalled: Recalled,
+    tables: Tables,
+    keep_absent: bool,
+    split: bool = False,
 ) -> Prediction:
-    """A frame from memory alone."""
-    features = sam2("attend", frame.top, recalled.memory, recalled.code, tables, recalled.unturned)
+    """A frame from memory alone; ``split`` as in :class:`RotaryAttention`."""
+    features = sam2("attend", frame.top, recalled.memory, recalled.code, tables, recalled.unturned, split=split)
     return sam2("decode", features, frame, None, tables, keep_absent=keep_absent)
-
-
-# ------------------------------------------------------------------------------------- a clip
-def prepare_frames(frames: Tensor, size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Frames as SAM 2's image encoder takes them, ``[n, 3, size, size]`` on the device.
-
-    Args:
-        frames: ``[n, 3, size, size]`` floating: already resized and normalised. ``uint8 [n, 3, height, width]``:
-            scaled to 0 ... 1, resized (bilinear, antialiased, aspect ratio given up) and normalised here, which moves
-            fewer bytes to the device.
-        size, device, dtype: What is wanted.
-    """
-    frames = frames.to(device, non_blocking=True)
-    if frames.dtype == torch.uint8:
-        frames = frames.float() / 255
-        if frames.shape[-2:] != (size, size):
-            frames = F.interpolate(frames, (size, size), mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (frames.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
-        frames = (frames - mean) / std
-    return frames.to(dtype)
-
-
-def check_frames(frames: Tensor, size: int, where: str) -> None:
-    """Raise :class:`VideoError` unless these can be a clip's frames for SAM 2; ``where`` names them."""
-    if not isinstance(frames, Tensor) or frames.dim() != 4 or frames.shape[1] != 3:
-        shape = list(frames.shape) if isinstance(frames, Tensor) else type(frames).__name__
-        raise VideoError(f"{where}: frames for SAM 2 are a tensor [frames, 3, height, width], got {shape}")
-    if len(frames) == 0:
-        raise VideoError(f"{where}: the clip has no frames")
-    if frames.dtype != torch.uint8 and tuple(frames.shape[-2:]) != (size, size):
-        raise VideoError(
-            f"{where}: normalised frames must be {size} x {size} pixels (sam2_image_size), got "
-            f"{frames.shape[-2]} x {frames.shape[-1]}; uint8 frames may have any size"
-        )
 
 
 def track(
@@ -214,6 +180,7 @@ def track(
     *,
     batch_mode: bool = False,
     keep_absent: bool = False,
+    feed: FrameFeed | None = None,
 ) -> Iterator[Prediction]:
     """Track all objects of several clips of one length; yields the prediction of each frame in turn.
 
@@ -222,51 +189,25 @@ def track(
 
     Args:
         sam2: The model.
-        clips: Frames of each clip (:func:`prepare_frames`), all with the same number of frames.
+        clips: Frames of each clip, as :func:`~evqa.models.unipixel.encoding_unipixel.prepare_frames` takes
+            them, the same number of each.
         owner: For each object the number of its clip.
         prompts: Prompt tokens of each object, ``[n, tokens, C]``.
         runtime: Switches.
         batch_mode, keep_absent: See :class:`Tracker`.
+        feed: One that was begun for these clips before.
     """
-    num_frames, like = len(clips[0]), sam2.no_mem_embed
+    like = sam2.no_mem_embed
     prompts = prompts.to(like.device, like.dtype)
-    gradients = torch.is_grad_enabled()
-    in_flight = runtime.max_frames_in_flight or (num_frames * len(clips) if gradients else 64)
-    chunk = max(1, min(num_frames, in_flight // len(clips)))
-    batch = min(runtime.encode_batch, in_flight)
+    feed = FrameFeed(sam2, clips, runtime) if feed is None else feed
+    feed.prefetch()
     tracker = None
-    if runtime.uses_fixed_steps(like.device) and not gradients and not keep_absent:
-        from evqa.models.unipixel.fixed_tracking_unipixel import fixed_tracker  # which is made of the parts below
+    if runtime.uses_fixed_steps(like.device) and not torch.is_grad_enabled() and not keep_absent:
+        from evqa.models.unipixel.fixed_tracking_unipixel import fixed_tracker  # which is made of the parts above
 
-        tracker = fixed_tracker(sam2, prompts, owner, len(clips), num_frames, batch_mode=batch_mode)
+        tracker = fixed_tracker(sam2, prompts, owner, len(clips), feed.num_frames, batch_mode=batch_mode)
     if tracker is None:
         index = None if len(clips) == 1 else torch.tensor(list(owner), device=like.device)
-        tracker = Tracker(
-            sam2, prompts, index, num_frames, batch_mode=batch_mode, keep_absent=keep_absent
-        )  # fmt: skip
-    for start in range(0, num_frames, chunk):
-        stop = min(start + chunk, num_frames)
-        features = encode_clips(sam2, clips, start, stop, batch, like.device, like.dtype)
-        for t in range(stop - start):
-            yield tracker.step(features.map(lambda level, t=t: level[:, t]))
-        del features
-
-
-def encode_clips(
-    sam2: UniPixelSam2, clips: Sequence[Tensor], start: int, stop: int, batch: int, device: torch.device,
-    dtype: torch.dtype,
-) -> FrameFeatures:  # fmt: skip
-    """Features of frames ``start`` to ``stop`` of every clip, ``[clips, stop - start, ...]`` each."""
-    size, frames = sam2.config.image_size, stop - start
-    if len({(clip.dtype, clip.shape[2:]) for clip in clips}) == 1:
-        pixels = clips[0][start:stop] if len(clips) == 1 else torch.cat([clip[start:stop] for clip in clips])
-        parts = [sam2("encode", prepare_frames(part, size, device, dtype)) for part in pixels.split(batch)]
-    else:
-        parts = [
-            sam2("encode", prepare_frames(part, size, device, dtype))
-            for clip in clips
-            for part in clip[start:stop].split(batch)
-        ]
-    levels = ([getattr(part, name) for part in parts] for name in ("top", "fine", "middle"))
-    joined = FrameFeatures(*(level[0] if len(level) == 1 else torch.cat(level) for level in levels))
-    return joined.map(lambda level: level.unflatten(0, (len(clips), frames)))
+        tracker = Tracker(sam2, prompts, index, feed.num_frames, batch_mode=batch_mode, keep_absent=keep_absent)
+    for frame in feed:
+        yield tracker.step(frame)
