@@ -1,4 +1,4 @@
-"""UniPixel in the runner: both tasks from clip to page, batches, kills; with a small model that has learned its manners."""
+"""UniPixel in the runner: both tasks from clip to page, batches, kills; with a small random model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +18,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("torchvision")
 pytest.importorskip("av")
 
+from forced_unipixel import forced  # noqa: E402
+
 import evqa  # noqa: E402
 from evqa import masks as rle_masks  # noqa: E402
 from evqa.adapters import load_adapter  # noqa: E402
@@ -25,22 +28,10 @@ from evqa.engine import run  # noqa: E402
 from evqa.errors import AdapterError, SetupError  # noqa: E402
 from evqa.models.unipixel import tiny  # noqa: E402
 from evqa.models.unipixel.inference_unipixel import UniPixelSegmenter  # noqa: E402
-from evqa.models.unipixel.media_unipixel import FrameList  # noqa: E402
-from evqa.prompts import GROUNDED, grounded_reply, lettered  # noqa: E402
 from evqa.runlog import RunLog  # noqa: E402
 
 # Two frames for the language model, three for SAM 2: enough to go every way, and quick.
 FAST = {"frames": "uniform:2", "mask_frames": "every:20", "device": "cpu", "max_tokens": 64}
-REPLIES = {
-    "gen": grounded_reply("B", [[0.5, 2.0]], 2),
-    "gen_answer": "B",
-    "gen_segments": "[[0.5, 2.0]]",
-    "gen_masks": "<|seg|>",
-    "mcq_answer": "B",
-    "mcq_temporal": "C",
-    "mcq_spatial": "D",
-    "segment": "It is <|seg|>.",
-}
 
 
 @pytest.fixture(scope="module")
@@ -50,46 +41,18 @@ def rows():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A tiny model that gives the reply of :data:`REPLIES` to each prompt, whatever it sees."""
     model, processor = tiny()
-    clip = processor.read(FrameList(np.zeros((2, 54, 96, 3), np.uint8), fps=6), sam_frames=False)
-    samples = []
-    for step, reply in REPLIES.items():
-        for options in (["a", "b"], ["the white van", "the blue car", "the yellow taxi", "3"]):
-            text = GROUNDED.render(
-                step, question="Which vehicle comes first?", options=lettered(options), duration="10.0 seconds",
-                choices=lettered(options), expression=options[1],
-            )  # fmt: skip
-            first = [{"type": "video", "video": clip}, {"type": "text", "text": text}]
-            chat = [{"role": "user", "content": first}, {"role": "assistant", "content": reply}]
-            if step in ("gen_segments", "gen_masks"):  # later turns of one conversation
-                opening = GROUNDED.render(
-                    "gen_answer", question="Who?", options=lettered(options), duration="9.0 seconds"
-                )
-                chat = [
-                    {"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": opening}]},
-                    {"role": "assistant", "content": "B"},
-                    {"role": "user", "content": text},
-                    {"role": "assistant", "content": reply},
-                ]
-            samples.append(processor.encode(chat, labels=True, sam_frames=False))
-    batch = processor.pad(samples)
-    language = [p for name, p in model.named_parameters() if name.startswith("model.language_model")]
-    optimizer = torch.optim.AdamW(language, lr=4e-3, betas=(0.9, 0.95))
-    torch.manual_seed(0)
-    for _ in range(60):
-        loss = model(**batch).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(language, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if loss.item() < 0.01:
-            break
-    assert loss.item() < 0.1
     folder = tmp_path_factory.mktemp("model")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def manners():
+    """Replies in the form that a trained model gives them."""
+    with forced():
+        yield
 
 
 def adapter(checkpoint, **options):
@@ -103,12 +66,13 @@ def records(result):
 # --------------------------------------------------------------------------------------- both tasks
 @pytest.fixture(scope="module")
 def singles(checkpoint, rows, tmp_path_factory):
-    return records(run(adapter(checkpoint), rows, tmp_path_factory.mktemp("one"), limit=3, progress=False))
+    with forced():
+        return records(run(adapter(checkpoint), rows, tmp_path_factory.mktemp("one"), limit=3, progress=False))
 
 
 def test_one_turn_gives_everything(singles, rows):
     for entry, said in singles.items():
-        assert said.status == "ok" and said.answer == "B", said.raw_text
+        assert (said.status, said.answer) == ("ok", "B"), said.raw_text
         assert said.segments == [[0.5, 2.0]]
         assert [mask["frame"] for mask in said.masks] == [0, 20, 40]
         assert [mask["time"] for mask in said.masks] == pytest.approx([0, 20 / 6, 40 / 6])
@@ -125,7 +89,7 @@ def test_one_turn_gives_everything(singles, rows):
     assert scores["num_frames"] > 0
 
 
-def test_batches_say_what_singles_say(checkpoint, rows, singles, tmp_path):
+def test_batches_say_what_singles_say(checkpoint, rows, singles, tmp_path, manners):
     three = records(run(adapter(checkpoint, batch_size=3), rows, tmp_path / "three", limit=3, progress=False))
     for entry, said in three.items():
         alone = singles[entry]
@@ -134,16 +98,16 @@ def test_batches_say_what_singles_say(checkpoint, rows, singles, tmp_path):
             assert (rle_masks.decode(a["rle"]) != rle_masks.decode(b["rle"])).mean() < 1e-4
 
 
-def test_three_turns(checkpoint, rows, tmp_path):
+def test_three_turns(checkpoint, rows, tmp_path, manners):
     result = run(adapter(checkpoint, mode="multi", batch_size=2), rows, tmp_path / "m", limit=2, progress=False)
     for said in records(result).values():
-        assert said.status == "ok" and said.answer == "B" and said.segments == [[0.5, 2.0]], said
+        assert (said.status, said.answer, said.segments) == ("ok", "B", [[0.5, 2.0]]), said
         assert len(said.masks) == 3
         assert said.usage["objects"] == 1
         assert said.raw_text.split("\n\n") == ["B", "[[0.5, 2.0]]", "<|seg|>"]
 
 
-def test_choices(checkpoint, rows, tmp_path):
+def test_choices(checkpoint, rows, tmp_path, manners):
     result = run(adapter(checkpoint, batch_size=2), rows, tmp_path / "c", task="mcq", limit=2, progress=False)
     for said in records(result).values():
         assert (said.status, said.answer, said.temporal_choice, said.spatial_choice) == ("ok", "B", "C", "D"), said
@@ -204,7 +168,7 @@ def test_clips_of_one_name_are_read_once(checkpoint, rows):
 
 
 # ---------------------------------------------------------------------------------------- failures
-def test_a_cut_reply_is_asked_for_again_and_then_a_failure(checkpoint, rows):
+def test_a_cut_reply_is_asked_for_again_and_then_a_failure(checkpoint, rows, manners):
     one = adapter(checkpoint, max_tokens=3)
     said = one.predict([one.prepare(rows[0], "gen")], "gen")[0]
     assert said.status == "truncated"
@@ -213,7 +177,7 @@ def test_a_cut_reply_is_asked_for_again_and_then_a_failure(checkpoint, rows):
     assert said.usage["output_tokens"] == 3 + 6
 
 
-def test_entries_that_cannot_be_read_fail_alone(checkpoint, rows, tmp_path):
+def test_entries_that_cannot_be_read_fail_alone(checkpoint, rows, tmp_path, manners):
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"not a clip")
     data = [rows[0], {**rows[1], "video": {"path": str(broken), "bytes": None}}, {**rows[2], "video": None}]
@@ -242,7 +206,7 @@ def test_bad_options(options, error, message):
 
 
 # -------------------------------------------------------------------------------------- segmenter
-def test_segmenter(checkpoint, rows):
+def test_segmenter(checkpoint, rows, manners):
     segmenter = UniPixelSegmenter(checkpoint, device="cpu", frames="uniform:2")
     clip = evqa.video.Clip(rows[0]["video"])
     times = clip.info.timestamps[[0, 12, 30]]
@@ -265,10 +229,10 @@ def options_of(checkpoint):
     return [arg for name, value in FAST.items() for arg in ("--option", f"{name}={value}")]
 
 
-def test_killed_and_resumed_through_the_command_line(checkpoint, tmp_path):
+def test_killed_and_resumed_through_the_command_line(checkpoint, tmp_path, manners):
     out = tmp_path / "run"
     command = [
-        sys.executable, "-m", "evqa.cli", "run", "--model", f"unipixel:{checkpoint}", "--data", "evqa/st_evidence:sample",
+        sys.executable, str(Path(__file__).with_name("forced_unipixel.py")), "run", "--model", f"unipixel:{checkpoint}", "--data", "evqa/st_evidence:sample",
         "--out", str(out), "--limit", "4", *options_of(checkpoint),
     ]  # fmt: skip
     process = subprocess.Popen(
@@ -283,7 +247,7 @@ def test_killed_and_resumed_through_the_command_line(checkpoint, tmp_path):
     process.wait()
     before = len(RunLog.open(out).predictions())
     assert 0 < before < 4
-    assert main(command[3:]) == 0
+    assert main(command[2:]) == 0
     log = RunLog.open(out)
     lines = [json.loads(line) for shard in log.shards for line in shard.read_text().splitlines()]
     ids = [line["prediction"]["entry_id"] for line in lines if "prediction" in line]
@@ -294,7 +258,7 @@ def test_killed_and_resumed_through_the_command_line(checkpoint, tmp_path):
 
 
 @pytest.mark.parametrize("task", ["gen", "mcq"])
-def test_real_clips_in_the_published_layout(checkpoint, shared, tmp_path, task, capsys):
+def test_real_clips_in_the_published_layout(checkpoint, shared, tmp_path, task, capsys, manners):
     data = shared / "data" / "st_evidence_mini"
     out = tmp_path / "run"
     arguments = ["run", "--model", f"unipixel:{checkpoint}", "--data", str(data), "--task", task, "--out", str(out)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -365,6 +366,9 @@ def test_padding(processor, frames):
         assert batch["label_mask"][1] is None
         assert batch["frames"][1] is None
         assert batch.clips[1] is None
+    sent = pickle.loads(pickle.dumps(processor.pad(samples)))  # as a data loader's worker does
+    assert sent.clips[0].sam_positions.tolist() == list(range(10))
+    assert torch.equal(sent["label_mask"][0], samples[0]["label_mask"])
     cast = processor.pad(samples).to(torch.bfloat16)
     assert cast["grid_times"] == samples[0]["grid_times"]  # times are not rounded with the pixels
     assert cast["pixel_values_videos"].dtype == torch.bfloat16

@@ -125,28 +125,28 @@ def world():
 def test_it_learns_answers_times_and_masks():
     """Two samples by heart, in a few dozen steps: nothing in the way from pixels and clock to text and masks is cut."""
     model, processor = tiny()
+    processor.min_pixels = 12 * 24**2  # cells: the frames are small
     clips, targets, answers, segments = world()
     options = ["red", "blue"]
     batch = processor.pad(
         [
-            processor.encode(question(c, options, a, s), targets=[m], labels=True, sam_frames="every:2")
+            processor.encode(question(c, options, a, s), targets=[m], labels=True, sam_frames="every:4")
             for c, a, s, m in zip(clips, answers, segments, targets, strict=True)
         ]
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98))
     torch.manual_seed(0)
     model.train()
-    losses = []
-    for step in range(60):
+    for step in range(120):
         optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 10)
-        loss = model(**batch).loss
-        loss.backward()
+        out = model(**batch)
+        out.loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(loss.item())
+        if out.lm_loss.item() < 0.01 and out.dice_loss.item() < 0.12:
+            break
     model.eval()
-    assert losses[-1] < losses[0] / 5
     inputs = processor.apply_chat_template(
         [question(clip, options) for clip in clips], tokenize=True, return_dict=True, add_generation_prompt=True
     )

@@ -45,7 +45,7 @@ class ClipFrames:
     """
 
     info: VideoInfo
-    patches: torch.Tensor
+    patches: torch.Tensor | None
     grid: tuple[int, int, int]
     times: np.ndarray
     steps: np.ndarray

@@ -44,28 +44,28 @@ _SPECIAL = (
 #: What the tokenizer learns its words from; any other text is spelled in bytes.
 _WORDS = """system user assistant You are a helpful assistant. The video is seconds long of unknown length. Question:
 Options: (A) (B) (C) (D) (E) (F) Answer: A. B. C. D. E. F. Temporal Evidence: [[ ], [ ]]. Spatial Evidence: . , ? : ' "
-Answer the question Give the letter of the right option, the time segments in seconds that show the evidence
-as [start, end] pairs from the start and segment the objects that prove it. Reply with and nothing else. When can
-the evidence for your answer be seen? list for example Which objects your Segment them in the video. Which these
-spans shows images frames each, one region has red outline. image outlines what proves its s to
-What Which Who Where When How Under many much often does do did is are was were has have had comes come came goes go 
-went first last second third fourth fifth sixth next right after before while during between both two three four five six
-seven eight times twice once again one whole clip for good at the end in into out of on off from through by past behind
-under over view up down hidden visible something nothing anything completely while still passes passed falls fall
-crosses cross lights light flash flashes flies fly swims swim opens open openings closed closes visits appears leaves
-moves moving stops start starts look looks colour color shape shapes size small large big little left middle upper lower
-top bottom far low near light dark plain striped dotted starred folding hot-air paper toy red orange yellow green blue
-purple violet pink white black grey gray brown teal mint peach rose lilac sage indigo circle square triangle star ball
-block coin cup cups cube box crate drum armchair screen door lamp window windows cat dog duck robot car bus van taxi
-truck pickup vehicle bicycle person man woman boat ferry rock lighthouse sailing rowing fishing fish turtle tree apple
-apples bird owl rocket airplane plane balloon flying saucer sky shooting stars house street room harbour reef orchard
-gallery round which what who where when how no it 's"""
+Answer the question Give the letter of the right option, the time segments in seconds that show the evidence as [start,
+end] pairs from the start and segment the objects that prove it. Reply with and nothing else. When can the evidence for
+your answer be seen? list for example Which objects your Segment them in the video. Which these spans shows images
+frames each, one region has red outline. image outlines what proves its s to What Which Who Where When How Under many
+much often does do did is are was were has have had comes come came goes go went first last second third fourth fifth
+sixth next right after before while during between both two three four five six seven eight times twice once again one
+whole clip for good at the end in into out of on off from through by past behind under over view up down hidden visible
+something nothing anything completely while still passes passed falls fall crosses cross lights light flash flashes
+flies fly swims swim opens open openings closed closes visits appears leaves moves moving stops start starts look looks
+colour color shape shapes size small large big little left middle upper lower top bottom far low near light dark plain
+striped dotted starred folding hot-air paper toy red orange yellow green blue purple violet pink white black grey gray
+brown teal mint peach rose lilac sage indigo circle square triangle star ball block coin cup cups cube box crate drum
+armchair screen door lamp window windows cat dog duck robot car bus van taxi truck pickup vehicle bicycle person man
+woman boat ferry rock lighthouse sailing rowing fishing fish turtle tree apple apples bird owl rocket airplane plane
+balloon flying saucer sky shooting stars house street room harbour reef orchard gallery round which what who where when
+how no it 's"""
 
 _LINE_STARTS = ("system", "user", "assistant", "start", "end", "the", "a", "answer", "segments")
 
 
 def tiny_tokenizer() -> Any:
-    """A byte-level BPE of about 800 tokens with the control tokens of Qwen2.5-VL and UniPixel.
+    """A byte-level BPE of about 950 tokens with the control tokens of Qwen2.5-VL and UniPixel.
 
     It spells any text exactly; words of the small world are single tokens, digits always stand alone.
     """
