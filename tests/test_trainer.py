@@ -67,7 +67,11 @@ def test_loss_is_that_of_the_plain_path_term_by_term(four, tmp_path):
     labels, masks = batch["labels"], batch["label_mask"]
     for name in ("label_positions", "mask_weights"):
         del batch[name]
-    output = model(**batch)
+    host = batch.pop("host")  # the plain path: all logits, values looked up on the device, a mask for the fillers
+    output = model(
+        **batch, input_ids=host.input_ids, video_grid_thw=host.video_grid_thw,
+        attention_mask=(host.input_ids != processor.tokenizer.pad_token_id).long(),
+    )  # fmt: skip
     # By hand from all logits: what stands one to the right is predicted.
     scores, wanted = output.logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
     lm = torch.nn.functional.cross_entropy(scores, wanted, ignore_index=-100)

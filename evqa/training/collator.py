@@ -17,7 +17,7 @@ import torch
 
 from evqa import masks as rle_masks
 from evqa.errors import DataError, EvqaError
-from evqa.models.unipixel.sequence_unipixel import rope_positions
+from evqa.models.unipixel.sequence_unipixel import HostInputs, rope_positions
 from evqa.training.budget import Failure
 from evqa.training.loading import Loaded
 from evqa.types import FrameMask
@@ -92,9 +92,13 @@ class UniPixelCollator:
             batch["input_ids"], batch["attention_mask"], self.config, None, batch.get("video_grid_thw"),
             batch.get("second_per_grid_ts"), batch.get("grid_times"),
         )  # fmt: skip
-        for name in ("second_per_grid_ts", "grid_times"):
+        for name in ("second_per_grid_ts", "grid_times", "frame_size"):
             batch.pop(name, None)
+        # Rows are filled up on the right: under causal attention no token that counts can see a filler, and attention
+        # without a mask has faster kernels.
+        length = int(batch.pop("attention_mask").sum())
         batch["label_positions"] = _label_positions(batch["labels"])
+        batch["host"] = HostInputs(batch.pop("input_ids"), batch.pop("video_grid_thw", None))
         with_masks = [count and "label_mask" in sample for count, sample in zip(counts, samples, strict=True)]
         batch["mask_weights"] = [float(count) for count in counts]
         batch["report"] = {
@@ -104,7 +108,7 @@ class UniPixelCollator:
             "failures": failures,
             "tokens": len(batch["label_positions"]),
             "masks": sum(with_masks),
-            "length": int(batch["attention_mask"].sum()),
+            "length": length,
         }
         return batch
 

@@ -41,6 +41,7 @@ from evqa.training import checkpoints
 from evqa.training.arguments import TrainingArguments
 from evqa.training.budget import ErrorBudget
 from evqa.training.loading import RankBatches, TrainingLoader, WithStandIns
+from evqa.training.master import MasterAdamW
 from evqa.training.models import save_final
 from evqa.training.optimizer import parameter_groups
 from evqa.training.sampler import MixtureSampler
@@ -229,6 +230,9 @@ class UniPixelTrainer(SFTTrainer):
             groups = parameter_groups(
                 model, self.args.rates(), self.args.weight_decay, self.get_decay_parameter_names(model)
             )
+            half = any(p.dtype in (torch.bfloat16, torch.float16) for group in groups for p in group["params"])
+            if half and issubclass(chosen, torch.optim.AdamW) and not self.is_deepspeed_enabled:  # it keeps copies itself
+                chosen, options = MasterAdamW, {k: v for k, v in options.items() if k in ("lr", "betas", "eps")}
             self.optimizer = chosen(groups, **options)
         return self.optimizer
 

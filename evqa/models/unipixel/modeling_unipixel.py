@@ -44,7 +44,13 @@ from evqa.models.unipixel.losses_unipixel import (
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_blocks_unipixel import FourierCode, PromptEncoder
 from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
-from evqa.models.unipixel.sequence_unipixel import check_prompts, index_targets, pool_masks, rope_positions
+from evqa.models.unipixel.sequence_unipixel import (
+    HostInputs,
+    check_prompts,
+    index_targets,
+    pool_masks,
+    rope_positions,
+)
 from evqa.models.unipixel.tracking_unipixel import track
 from evqa.models.unipixel.vision_unipixel import PackedVisionAttention, VisionTables, vision_tables
 
@@ -220,6 +226,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         label_mask: Sequence[Tensor | None] | None = None,
         label_obj_to_frame_idx: Any = None,
         label_positions: Tensor | None = None,
+        host: HostInputs | None = None,
         num_items_in_batch: Tensor | int | None = None,
         num_masks_in_batch: Tensor | int | None = None,
         mask_weights: Sequence[float] | None = None,
@@ -255,6 +262,8 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             refer_mask: Per sample ``[grid_t, objects, grid_h / 2, grid_w / 2]``, bool.
             label_mask: Per sample ``[frames, objects, S, S]``: the true masks of its ``<seg>``, in their order.
             label_obj_to_frame_idx: Not needed; accepted because the collator makes it.
+            host: ``input_ids`` and ``video_grid_thw`` in host memory: everything that depends on their values is then
+                found without waiting for the device, and the two arguments themselves are not looked at.
             label_positions: ``[labelled tokens]``, where in the flattened batch they are predicted: ``row * length +
                 position`` for the label at ``position + 1``. Found from ``labels`` when absent, which waits for the
                 device. Only with ``runtime.supervised_logits``.
@@ -273,6 +282,8 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             MaskError, VideoError: Masks or frames of another size, or none.
         """
         cache = past_key_values if cache is None else cache
+        if host is not None:
+            input_ids, video_grid_thw = host.input_ids, host.video_grid_thw
         if inputs_embeds is None:
             inputs_embeds = self.embed(
                 input_ids, pixel_values=pixel_values, pixel_values_videos=pixel_values_videos,
@@ -316,7 +327,11 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             )  # fmt: skip
         if wants_prompts:
             targets = index_targets(input_ids, attention_mask, self.config.seg_token_id)
-            result.seg_tokens = [self.seg_prompts(kept[0][row, places]) for row, places in enumerate(targets)]
+            device = kept[0].device
+            result.seg_tokens = [
+                self.seg_prompts(kept[0][row].index_select(0, places.to(device, non_blocking=True)))
+                for row, places in enumerate(targets)
+            ]
             if label_mask is not None:
                 self._add_mask_losses(
                     result, frames, label_mask, output_masks, hidden.device, num_masks_in_batch, mask_weights
@@ -387,7 +402,8 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         Arguments and errors as for :meth:`forward`.
         """
         config = self.config
-        embeds = self.get_input_embeddings()(input_ids)
+        embedding = self.get_input_embeddings()
+        embeds = embedding(input_ids.to(embedding.weight.device, non_blocking=True))
         for name, given in (
             ("point_coords", point_coords), ("point_labels", point_labels), ("point_frames", point_frames),
             ("refer_mask", refer_mask),
@@ -428,6 +444,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
                 f"{'none' if grid is None else int(grid.prod(-1).sum())}"
             )
         tables = self._tables(grid).arguments() if self.runtime.packed_vision else {}
+        grid = grid if tables else grid.to(pixels.device)  # with tables nothing is computed from it
         return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True, **tables)
 
     def _sample_grids(self, input_ids: Tensor, grid: Tensor | None) -> list[tuple[int, tuple[int, int, int]] | None]:
@@ -570,10 +587,10 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
 
 
 def _fill(embeds: Tensor, ids: Tensor, token: int, features: Tensor, kind: str) -> Tensor:
-    places = ids == token
-    if int(places.sum()) != len(features):
-        raise DataError(f"the batch has {int(places.sum())} {kind} placeholders, its {kind}s need {len(features)}")
-    return embeds.masked_scatter(places[..., None].to(embeds.device), features.to(embeds.device, embeds.dtype))
+    places = (ids == token).flatten().nonzero()[:, 0]
+    if len(places) != len(features):
+        raise DataError(f"the batch has {len(places)} {kind} placeholders, its {kind}s need {len(features)}")
+    return _put(embeds, places, features)
 
 
 def _fill_rows(embeds: Tensor, ids: Tensor, token: int, rows: list[Tensor], name: str, what: str) -> Tensor:
@@ -581,7 +598,14 @@ def _fill_rows(embeds: Tensor, ids: Tensor, token: int, rows: list[Tensor], name
     for sample, (count, features) in enumerate(zip(places.sum(-1).tolist(), rows, strict=True)):
         if count != len(features):
             raise DataError(f"sample {sample} has {count} {name} but {len(features)} {what}")
-    return embeds.masked_scatter(places[..., None].to(embeds.device), torch.cat(rows).to(embeds.device, embeds.dtype))
+    return _put(embeds, places.flatten().nonzero()[:, 0], torch.cat(rows))
+
+
+def _put(embeds: Tensor, places: Tensor, features: Tensor) -> Tensor:
+    """``features[i]`` at row ``places[i]`` of the flattened batch."""
+    places = places.to(embeds.device, non_blocking=True)
+    filled = embeds.flatten(0, 1).index_copy(0, places, features.to(embeds.device, embeds.dtype))
+    return filled.view_as(embeds)
 
 
 def _range(owner: list[int], sample: int) -> slice:

@@ -207,7 +207,7 @@ def track(
 
         tracker = fixed_tracker(sam2, prompts, owner, len(clips), feed.num_frames, batch_mode=batch_mode)
     if tracker is None:
-        index = None if len(clips) == 1 else torch.tensor(list(owner), device=like.device)
+        index = None if len(clips) == 1 else torch.tensor(list(owner)).to(like.device, non_blocking=True)
         tracker = Tracker(sam2, prompts, index, feed.num_frames, batch_mode=batch_mode, keep_absent=keep_absent)
     for frame in feed:
         yield tracker.step(frame)
