@@ -35,6 +35,7 @@ import torch
 from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sequence_unipixel import HostInputs, rope_positions
+from evqa.training.fused import fuse_norms
 from evqa.training.master import MasterAdamW
 from evqa.training.optimizer import parameter_groups
 from evqa.training.tuning import Tuning, prepare_for_training
@@ -198,6 +199,8 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
     set_recomputing(model, where)
     plain = way == "plain"
     model.runtime = Runtime.plain() if plain else Runtime(supervised_logits=True)
+    if not plain:
+        fuse_norms(model)
     batch = make_batch(model, args)
     if plain:  # as a stock trainer hands it over: everything on the device, and looked up there
         host = batch.pop("host")
@@ -307,6 +310,20 @@ def host_waits(step: Any) -> dict[str, int]:
     return dict(places.most_common())
 
 
+def write_profile(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> None:
+    """The kernels of a few steps, by the time they take on the device."""
+    from torch.profiler import ProfilerActivity, profile
+
+    settings = argparse.Namespace(**{**vars(args), "warm": 1, "repeats": 1, "waits": False})
+    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if args.device == "cuda" else [])
+    with profile(activities=kinds, record_shapes=True) as found:
+        run(way, peft, settings, parts)
+    key = "self_device_time_total" if args.device == "cuda" else "self_cpu_time_total"
+    table = found.key_averages(group_by_input_shape=True).table(sort_by=key, row_limit=60, max_name_column_width=60)
+    plain = found.key_averages().table(sort_by=key, row_limit=60, max_name_column_width=80)
+    args.profile.write_text(f"two steps of {way}\n{plain}\n{table}\n")
+
+
 def count_flops(peft: Any, args: argparse.Namespace) -> float:
     """Operations of forward and backward without recomputation, counted by torch (attention of one kind is not)."""
     from torch.utils.flop_counter import FlopCounterMode
@@ -364,6 +381,8 @@ def main() -> None:
             print(f"  the host waits {sum(result['waits'].values())} times: {result['waits']}")
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
+    if args.profile:
+        write_profile(results[-1]["way"], peft, args, parts)
     if args.flops:
         flops = count_flops(peft, args)
         best = min(result["seconds"] for result in results)

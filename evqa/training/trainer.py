@@ -40,6 +40,7 @@ from evqa.models.unipixel.losses_unipixel import TERMS
 from evqa.training import checkpoints
 from evqa.training.arguments import TrainingArguments
 from evqa.training.budget import ErrorBudget
+from evqa.training.fused import fuse_norms
 from evqa.training.loading import RankBatches, TrainingLoader, WithStandIns
 from evqa.training.master import MasterAdamW
 from evqa.training.models import save_final
@@ -102,6 +103,7 @@ class UniPixelTrainer(SFTTrainer):
         )  # fmt: skip
         self.train_dataset = WithStandIns(mixture)
         self.unipixel.runtime.supervised_logits = True
+        fuse_norms(self.unipixel)
         self.add_callback(_Recomputing(self))
 
     @property
