@@ -9,8 +9,7 @@ model; uint8, 480 x 854, for SAM 2) with 2 objects each, 4,616 tokens in all; ad
 language model and vision tower, and embeddings, head, ref, msk, seg modules and SAM 2 trained whole; gradients clipped;
 AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie in host memory, as a loader gives them.
 
-Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, with this
-package's shortcuts and float32 weights where they are trained; ``half``, with bfloat16 weights and float32 copies in the
+Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, with evqa's shortcuts and float32 weights where they are trained; ``half``, with bfloat16 weights and float32 copies in the
 optimiser; ``llm-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half`` with
 layers compiled by torch.
 """
@@ -214,9 +213,7 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
         MasterAdamW(groups) if dtype == "bfloat16" else torch.optim.AdamW(groups, **({"fused": True} if cuda else {}))
     )
     trained = [p for p in peft.parameters() if p.requires_grad]
-    context = (
-        torch.autocast(args.device, torch.bfloat16) if dtype == "float32" else contextlib.nullcontext()
-    )
+    context = torch.autocast(args.device, torch.bfloat16) if dtype == "float32" else contextlib.nullcontext()
     tokens = torch.tensor(float((batch["labels"] != -100).sum()), device=args.device)
     masked = torch.tensor(float(args.samples), device=args.device)
     restore = compile_layers(model) if way == "compiled" else None
@@ -243,6 +240,8 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
     torch.manual_seed(0)
     times, found = [], []
     for i in range(args.warm + args.repeats):
+        if len(times) > 1 and sum(times) > args.patience:
+            break
         if i == args.warm and cuda:
             torch.cuda.reset_peak_memory_stats()
         if cuda:
@@ -266,11 +265,6 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
     }  # fmt: skip
     if restore is not None:
         restore()
-    del optimizer, groups
-    for parameter in trained:
-        parameter.grad = None
-    if cuda:
-        torch.cuda.empty_cache()
     return result
 
 
@@ -345,6 +339,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["plain", "autocast", "half", "both-kept"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warm", type=int, default=2)
+    parser.add_argument("--patience", type=float, default=20.0, help="no further repeats of a way after these seconds")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--waits", action="store_true", help="list where the host waits for the device")
     parser.add_argument("--flops", action="store_true", help="count operations (slow)")
@@ -363,7 +358,8 @@ def main() -> None:
     args.initial = [p.detach().to("cpu", copy=True) for p in peft.parameters() if p.requires_grad]
     parts = Parts(model, args.device == "cuda")
     trained = sum(p.numel() for p in peft.parameters() if p.requires_grad)
-    print(f"{trained:,} of {sum(p.numel() for p in peft.parameters()):,} weights trained; {time.perf_counter() - start:.1f} s")
+    total = sum(p.numel() for p in peft.parameters())
+    print(f"{trained:,} of {total:,} weights trained; built in {time.perf_counter() - start:.1f} s", flush=True)
     results = []
     for way in args.ways:
         try:
@@ -372,6 +368,10 @@ def main() -> None:
             print(f"{way}: out of memory ({str(error)[:120]})", flush=True)
             continue
         results.append(result)
+        for parameter in peft.parameters():
+            parameter.grad = None
+        if args.device == "cuda":
+            torch.cuda.empty_cache()
         peak = f"{result['peak_gib']:6.1f} GiB" if result["peak_gib"] is not None else ""
         print(f"\n{way:10s} {result['seconds']:7.3f} s a step  {peak}  loss {result['loss']:.4f}", flush=True)
         for part, seconds in result["parts"].items():

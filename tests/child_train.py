@@ -1,6 +1,6 @@
 """A training process of its own, to be killed, or to be one of several ranks.
 
-    python child_train.py FOLDER plain|kill-in-step|kill-in-save|ranks
+python child_train.py FOLDER plain|kill-in-step|kill-in-save|ranks
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+# ruff: noqa: E402 - what follows needs the two
 from child_train import RANKS, RESUMED
 from training_fixtures import losses, make_mixture, make_model, make_trainer
 
@@ -90,7 +91,11 @@ def test_accumulation_and_padding_change_nothing(four, tmp_path):
     whole = run(tmp_path / "a", four, per_device_train_batch_size=4, **settings)
     for size, filled in ((2, 1), (1, 64)):
         other = make_trainer(
-            tmp_path / f"b{size}", four, per_device_train_batch_size=size, gradient_accumulation_steps=4 // size, **settings
+            tmp_path / f"b{size}",
+            four,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=4 // size,
+            **settings,
         )
         other.data_collator.pad_to_multiple_of = filled
         other.train()
@@ -149,7 +154,15 @@ def test_groups_have_their_own_learning_rates(four, tmp_path):
         for parameter in group["params"]:
             name = names[id(parameter)]
             seen.add(name)
-            rate = 2e-3 if "lora_" in name else 4e-3 if "sam2.image_encoder." in name else 3e-3 if "sam2." in name else 1e-3
+            rate = (
+                2e-3
+                if "lora_" in name
+                else 4e-3
+                if "sam2.image_encoder." in name
+                else 3e-3
+                if "sam2." in name
+                else 1e-3
+            )
             assert group["lr"] == rate, name
             if "bias" in name or "norm" in name:
                 assert group["weight_decay"] == 0, name

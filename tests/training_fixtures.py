@@ -61,7 +61,9 @@ def make_mixture(folder: Path, *, evidence: int = 4, segmentation: int = 0, text
     return Mixture(parts, MixtureConfig(**options))
 
 
-def make_trainer(output: Path, mixture: Any, *, lora: bool = False, evaluation: Any = None, sam2: Any = (), **args: Any):
+def make_trainer(
+    output: Path, mixture: Any, *, lora: bool = False, evaluation: Any = None, sam2: Any = (), **args: Any
+):
     """A trainer of :func:`make_model` on a CPU; ``args`` are its settings."""
     from evqa.training.arguments import TrainingArguments
     from evqa.training.collator import UniPixelCollator

@@ -233,7 +233,7 @@ class UniPixelTrainer(SFTTrainer):
                 model, self.args.rates(), self.args.weight_decay, self.get_decay_parameter_names(model)
             )
             half = any(p.dtype in (torch.bfloat16, torch.float16) for group in groups for p in group["params"])
-            if half and issubclass(chosen, torch.optim.AdamW) and not self.is_deepspeed_enabled:  # it keeps copies itself
+            if half and issubclass(chosen, torch.optim.AdamW) and not self.is_deepspeed_enabled:  # which keeps copies
                 chosen, options = MasterAdamW, {k: v for k, v in options.items() if k in ("lr", "betas", "eps")}
             self.optimizer = chosen(groups, **options)
         return self.optimizer
