@@ -9,9 +9,9 @@ model; uint8, 480 x 854, for SAM 2) with 2 objects each, 4,616 tokens in all; ad
 language model and vision tower, and embeddings, head, ref, msk, seg modules and SAM 2 trained whole; gradients clipped;
 AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie in host memory, as a loader gives them.
 
-Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, with evqa's shortcuts and float32 weights where they are trained; ``half``, with bfloat16 weights and float32 copies in the
-optimiser; ``llm-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half`` with
-layers compiled by torch.
+Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts, and
+float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser; ``llm-kept``,
+``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers compiled by torch.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ __all__ = ["BenchmarkEvaluation", "load_benchmark"]
 HEADLINE = ("accuracy", "mIoU", "J&F", "EBA@0.5")
 
 
-def load_benchmark(spec: str, split: str = "test") -> Any:
+def load_benchmark(spec: str, split: str = "test", *, task: str = "gen") -> Any:
     """Benchmark rows: ``evqa/st_evidence:sample``, ``evqa/st_evidence`` (downloads), or a folder of the release.
 
     Raises:
@@ -32,8 +32,8 @@ def load_benchmark(spec: str, split: str = "test") -> Any:
 
     name, _, config = spec.partition(":")
     if Path(spec).is_dir():
-        return evqa.load_dataset("st_evidence", "gen", data_dir=spec, split=split)
-    return evqa.load_dataset(name.removeprefix("evqa/"), config or "gen", split=split)
+        return evqa.load_dataset("st_evidence", task, data_dir=spec, split=split)
+    return evqa.load_dataset(name.removeprefix("evqa/"), config or task, split=split)
 
 
 class BenchmarkEvaluation:

@@ -2,8 +2,8 @@
 
 A step of 2e-5 on a weight of 0.05 is lost when the weight is bfloat16, whose next number is 0.0002 away. The model
 computes with the half-precision weights, without autocast and its conversions; the steps add up in the copies. This is
-what DeepSpeed does for bfloat16; here it needs no DeepSpeed. Memory per weight: 2 bytes, 2 for its gradient and 12 here,
-as much as float32 weights under autocast (4, 4 and 8).
+what DeepSpeed does for bfloat16, without DeepSpeed. Memory per weight: 2 bytes, 2 for its gradient, 12 here; as much as
+float32 weights need under autocast (4, 4 and 8).
 """
 
 from __future__ import annotations
