@@ -57,7 +57,9 @@ def main(args: argparse.Namespace) -> int:
 def benchmark(task: str, args: argparse.Namespace, rank: int, world_size: int) -> dict:
     """ST-Evidence, through the runner."""
     rows = load_benchmark(args.benchmark, args.split, task=task)
-    adapter = UniPixel(args.checkpoint, base_model_path=args.base, max_tokens=args.max_tokens, batch_size=args.batch_size)
+    adapter = UniPixel(
+        args.checkpoint, base_model_path=args.base, max_tokens=args.max_tokens, batch_size=args.batch_size
+    )
     run = engine.run(
         adapter, rows, args.out / task, task=task, limit=args.limit, rank=rank, world_size=world_size,
         data_name={"name": args.benchmark, "split": args.split},

@@ -60,6 +60,24 @@ if __name__ == "__main__":
         (folder / f"world-{rank}").write_text(str(torch.distributed.get_world_size()))
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+    elif mode == "devices":
+        rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        mixture = make_mixture(folder / f"data{world}-{rank}", evidence=10, text=6, segmentation=6)
+        trainer = make_trainer(
+            folder / sys.argv[3], mixture, lora=True, max_steps=20, per_device_train_batch_size=4 // world,
+            save_strategy="steps", save_steps=10, gradient_checkpointing=False,
+        )  # fmt: skip
+        assert trainer.accelerator.num_processes == world
+        trainer.train()
+        if rank == 0:
+            found = losses(trainer)
+            print(sys.argv[3], world, trainer.accelerator.distributed_type, [round(line["loss"], 3) for line in found])
+            (folder / f"{sys.argv[3]}.json").write_text(json.dumps(found))
+            last = checkpoints.find_checkpoint(folder / sys.argv[3])
+            print(sys.argv[3], last.name, sorted(path.name for path in last.iterdir()))
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     else:
         mixture = make_mixture(folder, evidence=8)
         trainer = make_trainer(folder / "out", mixture, lora=True, sam2={"memory_dropout": 0.1}, **RESUMED)

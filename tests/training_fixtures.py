@@ -64,7 +64,9 @@ def make_mixture(folder: Path, *, evidence: int = 4, segmentation: int = 0, text
 def make_trainer(
     output: Path, mixture: Any, *, lora: bool = False, evaluation: Any = None, sam2: Any = (), **args: Any
 ):
-    """A trainer of :func:`make_model` on a CPU; ``args`` are its settings."""
+    """A trainer of :func:`make_model`; ``args`` are its settings."""
+    import torch
+
     from evqa.training.arguments import TrainingArguments
     from evqa.training.collator import UniPixelCollator
     from evqa.training.trainer import UniPixelTrainer
@@ -79,7 +81,8 @@ def make_trainer(
     model = prepare_for_training(model, tuning)
     settings = {
         "max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no",
-        "bf16": False, "use_cpu": True, "lr_scheduler_type": "constant", "disable_tqdm": True, "seed": 1, **args,
+        "bf16": False,
+        "use_cpu": not torch.cuda.is_available(), "lr_scheduler_type": "constant", "disable_tqdm": True, "seed": 1, **args,
     }  # fmt: skip
     arguments = TrainingArguments(output_dir=str(output), **settings)
     return UniPixelTrainer(

@@ -103,6 +103,9 @@ class TrainingArguments(SFTConfig):
     merge_adapter: bool = field(
         default=False, metadata={"help": "Save the final model whole, adapters merged, instead of what was trained."}
     )
+    save_dtype: str = field(
+        default="bfloat16", metadata={"help": "Of the weights of a final model that is saved whole."}
+    )
     checkpoint_modules: list[str] = field(
         default_factory=lambda: ["vision", "llm", "sam2"],
         metadata={
@@ -132,6 +135,8 @@ class TrainingArguments(SFTConfig):
             raise DataError("remove_unused_columns must be false: training samples have no columns")
         if self.packing or self.padding_free:
             raise DataError("packing and padding_free are for text; samples with clips are batched and padded")
+        if self.save_dtype not in ("bfloat16", "float16", "float32"):
+            raise DataError(f"save_dtype is bfloat16, float16 or float32, not {self.save_dtype!r}")
         if unknown := sorted(set(self.checkpoint_modules) - {"vision", "llm", "sam2"}):
             raise DataError(f"checkpoint_modules: {unknown} are none of vision, llm, sam2")
 

@@ -403,8 +403,9 @@ class UniPixelTrainer(SFTTrainer):
         state_dict = self.accelerator.get_state_dict(self.model_wrapped) if self._is_sharded else None
         if self.accelerator.is_main_process:
             save_final(
-                model, self.args.output_dir, self.processing_class, merge=whole, base=base, state_dict=state_dict
-            )
+                model, self.args.output_dir, self.processing_class, merge=whole, base=base,
+                dtype=getattr(torch, self.args.save_dtype), state_dict=state_dict,
+            )  # fmt: skip
         self.accelerator.wait_for_everyone()
         return whole
 

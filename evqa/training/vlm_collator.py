@@ -85,8 +85,8 @@ class VideoChatCollator:
         batch["labels"] = self._labels(batch["input_ids"], batch["attention_mask"])
         if self.max_length is not None and batch["input_ids"].shape[1] > self.max_length:
             raise DataError(
-                f"a conversation has {batch['input_ids'].shape[1]} tokens, allowed are {self.max_length}: show fewer or "
-                f"smaller frames (one of {[row['entry_id'] for row in rows]})"
+                f"a conversation has {batch['input_ids'].shape[1]} tokens, allowed are {self.max_length}: show fewer "
+                f"or smaller frames (one of {[row['entry_id'] for row in rows]})"
             )
         return batch
 
