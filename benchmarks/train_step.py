@@ -9,7 +9,7 @@ model; uint8, 480 x 854, for SAM 2) with 2 objects each, 4,616 tokens in all; ad
 language model and vision tower, and embeddings, head, ref, msk, seg modules and SAM 2 trained whole; gradients clipped;
 AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie in host memory, as a loader gives them.
 
-Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts, and
+Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts and
 float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser; ``llm-kept``,
 ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers compiled by torch.
 """
@@ -80,8 +80,7 @@ def build(args: argparse.Namespace) -> Any:
     )  # fmt: skip
     torch.manual_seed(0)
     with torch.device(args.device):
-        model = UniPixelForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
-    return model
+        return UniPixelForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
 
 
 def tune(model: Any) -> Any:

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 # ruff: noqa: E402 - what follows needs the two
+from mixture_rows import segmentation_row
 from test_hub import hub  # noqa: F401 - a fixture
 from training_fixtures import losses, make_mixture, make_model, make_trainer
 
@@ -27,6 +28,7 @@ from evqa.training.card import model_card
 from evqa.training.collator import UniPixelCollator
 from evqa.training.master import MasterAdamW
 from evqa.training.models import save_final
+from evqa.training.referring import score_referring, summarize
 from evqa.training.trainer import load_trained
 from evqa.training.tuning import Tuning, group_of, prepare_for_training
 
@@ -132,31 +134,29 @@ def test_adapter_and_merged_model_are_the_trained_one(tied, mixture, tmp_path):
     batch = UniPixelCollator(processor, model.config)([mixture[0]])
     del batch["report"]
     torch.manual_seed(1)
-    optimizer = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], lr=0.5)
-    for _ in range(2):  # the second step moves both halves of the adapters
+    optimizer = torch.optim.SGD([p for p in tuned.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(3):  # from the second step on both halves of the adapters move
         tuned(**batch).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
     expected = tuned.eval()(**batch)
     save_final(tuned, tmp_path / "part", processor, merge=False, base=str(tmp_path / "base"))
     again = UniPixelForConditionalGeneration.from_pretrained(tmp_path / "part").eval()
-    assert torch.allclose(again(**batch).logits, expected.logits, atol=1e-5)
+    assert torch.allclose(again(**batch).logits, expected.logits, atol=2e-4)  # merging rounds
     fresh = prepare_for_training(
         UniPixelForConditionalGeneration.from_pretrained(tmp_path / "base"),
         Tuning(["embedding", "seg"], lora="qkvo_all", lora_r=2),
     )
     load_trained(fresh, tmp_path / "part")
     assert torch.equal(fresh.eval()(**batch).logits, expected.logits)
-    with pytest.raises(DataError, match="lacks 6 weights that are trained"):
-        other = UniPixelForConditionalGeneration.from_pretrained(tmp_path / "base")
-        load_trained(
-            prepare_for_training(other, Tuning(["embedding", "seg", "msk", "projector"][:3] + ["ref"][:0] + ["projector"],
-                                               lora="qkvo_all", lora_r=2)), tmp_path / "part",
-        )  # fmt: skip
+    other = UniPixelForConditionalGeneration.from_pretrained(tmp_path / "base")
+    other = prepare_for_training(other, Tuning(["embedding", "seg", "projector"], lora="qkvo_all", lora_r=2))
+    with pytest.raises(DataError, match="lacks 5 weights that are trained.*merger"):
+        load_trained(other, tmp_path / "part")
     save_final(tuned, tmp_path / "whole", processor, merge=True, base=None, dtype=torch.float32)
     whole = UniPixelForConditionalGeneration.from_pretrained(tmp_path / "whole").eval()
     result = whole(**batch)
-    assert torch.allclose(result.logits, expected.logits, atol=1e-5)
+    assert torch.allclose(result.logits, expected.logits, atol=2e-4)  # merging rounds
     assert float(result.focal_loss) == pytest.approx(float(expected.focal_loss), rel=1e-4)
     assert UniPixelProcessor.from_pretrained(tmp_path / "whole").sam_image_size == 64
 
@@ -226,6 +226,54 @@ def test_card_says_what_a_part_needs(mixture):
     assert yaml.safe_load(card.split("---")[1])["base_model"] == "PolyU-ChenLab/UniPixel-3B"
 
 
+def test_what_could_not_be_saved_in_the_end_is_refused_at_the_start(mixture, tmp_path):
+    with pytest.raises(DataError, match="made on the spot"):
+        make_trainer(tmp_path, mixture, lora=True, run_facts={"model": "evqa/unipixel-tiny"})
+
+
+# -------------------------------------------------------------------------------------------- referring
+def test_expressions_are_segmented_scored_and_recorded(tmp_path):
+    from evqa.models.unipixel.inference_unipixel import UniPixelInference
+    from evqa.models.unipixel.processing_unipixel import Grounded
+
+    rows = [segmentation_row(tmp_path / "clip", i) for i in range(3)]
+    rows[1]["objects"] = rows[1]["objects"][:1]
+    inference = object.__new__(UniPixelInference)
+    model, inference.processor = make_model()
+    asked = []
+
+    def told(samples, **options):
+        """The truth about the first two, nothing about the third."""
+        asked.append(inference.processor.tokenizer.decode(samples[0]["input_ids"]))
+        clip = samples[0]["clip"]
+        assert len(clip.sam_positions) == 12
+        assert len(clip.times) == 8
+        number = len(asked) - 1
+        if number == 2:
+            return [Grounded("I see nothing.")]
+        return [Grounded("It is <|seg|>.", [item["masks"] for item in rows[number]["objects"]])]
+
+    inference.generate = told
+    record = tmp_path / "record" / "revos.jsonl"
+    entries = score_referring(inference, rows[:2], record, frames=8, progress=False)
+    assert [entry.values["J&F"] for entry in entries] == [1.0, 1.0]
+    assert "Segment what this is about" not in asked[0]
+    with open(record, "a") as file:
+        file.write('{"entry_id": "half')  # a process that was killed while it wrote
+    entries = score_referring(inference, rows, record, frames=8, progress=False)
+    assert len(asked) == 3  # the first two were not asked again
+    assert (entries[2].status, entries[2].values["J&F"]) == ("parse_failed", 0.0)
+    numbers = summarize(entries)
+    assert numbers["J&F"] == pytest.approx(200 / 3)
+    assert (numbers["num_expressions"], numbers["num_failed"]) == (3, 1)
+    del inference.generate
+    inference.__dict__["model"] = model  # the whole way, with a model that knows nothing
+    entry = score_referring(inference, rows[:1], tmp_path / "real.jsonl", frames=4, max_new_tokens=4, progress=False)[0]
+    assert entry.frames == 12
+    with pytest.raises(DataError, match="nothing to score"):
+        summarize([])
+
+
 # ---------------------------------------------------------------------------------------------- recipes
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "configs").glob("*.yaml")), ids=lambda path: path.name)
 def test_configs_have_known_fields_and_sound_values(path):
@@ -270,8 +318,10 @@ def test_recipe_runs_from_its_command_line(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "'lm_loss'" in done.stdout
     assert "'focal_loss'" in done.stdout
-    model = UniPixelForConditionalGeneration.from_pretrained(tmp_path / "out")
-    assert next(model.parameters()).dtype == torch.bfloat16
+    model = UniPixelForConditionalGeneration.from_pretrained(tmp_path / "out", dtype="auto")
+    assert model.seg_head[1].weight.dtype == torch.bfloat16
+    assert model.tem_pe.positional_encoding_gaussian_matrix.dtype == torch.float32
+    assert sum(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")) < 8e6
     assert (tmp_path / "out" / "README.md").is_file()
 
 

@@ -62,7 +62,14 @@ def make_mixture(folder: Path, *, evidence: int = 4, segmentation: int = 0, text
 
 
 def make_trainer(
-    output: Path, mixture: Any, *, lora: bool = False, evaluation: Any = None, sam2: Any = (), **args: Any
+    output: Path,
+    mixture: Any,
+    *,
+    lora: bool = False,
+    evaluation: Any = None,
+    sam2: Any = (),
+    run_facts: Any = None,
+    **args: Any,
 ):
     """A trainer of :func:`make_model`; ``args`` are its settings."""
     import torch
@@ -86,8 +93,9 @@ def make_trainer(
     }  # fmt: skip
     arguments = TrainingArguments(output_dir=str(output), **settings)
     return UniPixelTrainer(
-        model, arguments, mixture, UniPixelCollator(processor, model.config), processor, evaluation=evaluation
-    )
+        model, arguments, mixture, UniPixelCollator(processor, model.config), processor, evaluation=evaluation,
+        run_facts=run_facts,
+    )  # fmt: skip
 
 
 def losses(trainer: Any) -> list[dict[str, float]]:

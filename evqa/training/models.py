@@ -74,7 +74,7 @@ def save_final(
     """Save the trained model: whole, or what was trained and the name of its base.
 
     Args:
-        model: UniPixel or a PEFT model around it. It is merged in memory too where it is merged.
+        model: UniPixel or a PEFT model around it. Where it is saved whole, it is merged and cast in memory too.
         folder: Where.
         processor: Saved along.
         merge: Save it whole, adapters merged into it.
@@ -97,13 +97,17 @@ def save_final(
         if state_dict is not None:
             raise DataError("an adapter cannot be merged while FSDP or ZeRO-3 spreads its base: merge it afterwards")
         model = model.merge_and_unload()
-    weights = model.state_dict() if state_dict is None else state_dict
-    # Fourier matrices stay float32 in the model and in its files.
-    kept = {name for name, _ in model.named_buffers()}
-    weights = {name: w if name in kept or not w.is_floating_point() else w.to(dtype) for name, w in weights.items()}
     model.config.base_model_path = None
     Path(folder).mkdir(parents=True, exist_ok=True)
-    before, model.config.dtype = model.config.dtype, dtype
-    model.save_pretrained(folder, state_dict=weights)
-    model.config.dtype = before
+    if state_dict is None:
+        model.to(dtype).save_pretrained(folder)
+    else:
+        # Fourier matrices stay float32, as in a model that is cast.
+        kept = {name for name, _ in model.named_buffers()}
+        model.save_pretrained(
+            folder,
+            state_dict={
+                name: w if name in kept or not w.is_floating_point() else w.to(dtype) for name, w in state_dict.items()
+            },
+        )
     processor.save_pretrained(folder)

@@ -43,7 +43,7 @@ from evqa.training.budget import ErrorBudget
 from evqa.training.fused import fuse_norms
 from evqa.training.loading import RankBatches, TrainingLoader, WithStandIns
 from evqa.training.master import MasterAdamW
-from evqa.training.models import save_final
+from evqa.training.models import TINY, save_final
 from evqa.training.optimizer import parameter_groups
 from evqa.training.sampler import MixtureSampler
 from evqa.training.tuning import plain_parameter_name
@@ -101,10 +101,19 @@ class UniPixelTrainer(SFTTrainer):
             model=model, args=args, data_collator=data_collator, train_dataset=stand_in,
             processing_class=processing_class, **kwargs,
         )  # fmt: skip
+        self._check_saving()
         self.train_dataset = WithStandIns(mixture)
         self.unipixel.runtime.supervised_logits = True
         fuse_norms(self.unipixel)
         self.add_callback(_Recomputing(self))
+
+    def _check_saving(self) -> None:
+        """Refuse now what could not be saved in the end."""
+        whole = self.args.merge_adapter or all(parameter.requires_grad for parameter in self.model.parameters())
+        if self.run_facts.get("model") == TINY and not whole:
+            raise DataError(f"{TINY} is made on the spot: a part of it could not be loaded again; set merge_adapter")
+        if self.args.merge_adapter and self._is_sharded and hasattr(self.model, "peft_config"):
+            raise DataError("merge_adapter: FSDP and ZeRO-3 spread the base; train without it and merge afterwards")
 
     @property
     def unipixel(self) -> Any:
