@@ -11,9 +11,9 @@ pytest.importorskip("transformers")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
-from unipixel_fixtures import SEG, batched, sample, small_model
+from unipixel_fixtures import SEG, batched, sample, small_model  # noqa: E402
 
-from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.runtime_unipixel import Runtime  # noqa: E402
 
 FAST, PLAIN = Runtime(), Runtime.plain()
 
@@ -99,11 +99,14 @@ def test_memory_does_not_grow_with_the_clip():
     model = small_model().cuda()
     tokens = [torch.randn(2, 2, 64, device="cuda")]
     peaks = []
-    for frames in (64, 64, 640):  # the first also records
+    for frames in (64, 64, 64, 640):  # the first two also record
         clip = [torch.randn(frames, 3, 64, 64)]
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         model.runtime = dataclasses.replace(FAST, max_frames_in_flight=32)
         model.segment(clip, tokens, [(40, 60)], mask_format="none")
         peaks.append(torch.cuda.max_memory_allocated())
-    assert peaks[2] < 1.02 * peaks[1]
+    # The masks' resized logits of a flush and the features in flight, not one byte per frame: 576 more frames would
+    # be 576 x (64 x 16 + 8 x 256 + 16 x 64) x 4 = 9 MiB of features alone.
+    assert peaks[3] - peaks[2] < 2 * 2**20

@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-import unipixel_fixtures as fixtures
-from unipixel_fixtures import SEG, batched, sample, small_config, small_model
+import unipixel_fixtures as fixtures  # noqa: E402
+from unipixel_fixtures import SEG, batched, sample, small_config, small_model  # noqa: E402
 
-import evqa  # noqa: F401  (registers the auto classes)
-from evqa.errors import DataError, MaskError, VideoError
-from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
+import evqa  # noqa: E402, F401
+from evqa.errors import DataError, MaskError, VideoError  # noqa: E402
+from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config  # noqa: E402
 
 
 @pytest.fixture(scope="module")

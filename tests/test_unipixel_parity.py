@@ -14,7 +14,7 @@ from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForImageTextToText  # noqa: E402
 
 import evqa  # noqa: E402, F401
-import unipixel_fixtures as fixtures
+import unipixel_fixtures as fixtures  # noqa: E402
 
 
 @pytest.fixture(scope="module")

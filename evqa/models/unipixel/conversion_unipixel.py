@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedConfig
 
 from evqa.errors import DataError, MissingDataError
 
@@ -236,34 +237,35 @@ def convert_checkpoint(
         MissingDataError, DataError: The files are not there, or are not what they should be; names the weights that
             are missing, left over, or of another shape.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoProcessor
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLConfig
 
-    from evqa.models.unipixel.configuration_unipixel import UniPixelConfig, UniPixelSam2Config
+    from evqa.models.unipixel.configuration_unipixel import UniPixelConfig, UniPixelSam2Config, sam2_preset
     from evqa.models.unipixel.modeling_unipixel import UniPixelForConditionalGeneration
     from evqa.models.unipixel.processing_unipixel import UniPixelProcessor
 
+    name = None
+    if isinstance(sam2, UniPixelSam2Config):
+        sizes = UniPixelSam2Config(**{**sam2.to_dict(), "image_size": image_size})
+    else:
+        name = sam2_preset(os.path.basename(os.fspath(sam2_checkpoint)) if sam2 is None else sam2)
+        sizes = UniPixelSam2Config.from_preset(name, image_size=image_size)
     weights = read_sam2(sam2_checkpoint)
-    name = os.path.basename(os.fspath(sam2_checkpoint)) if sam2 is None else sam2
-    sizes = name if isinstance(name, UniPixelSam2Config) else UniPixelSam2Config.from_preset(name)
-    sizes.image_size = image_size
+    kind = PreTrainedConfig.get_config_dict(qwen_folder)[0].get("model_type")
+    if kind != Qwen2_5_VLConfig.model_type:
+        raise DataError(f"a Qwen2.5-VL is needed, and this is of model_type {kind!r}", file=qwen_folder)
     qwen = Qwen2_5_VLConfig.from_pretrained(qwen_folder).to_dict()
-    for field in ("model_type", "architectures", "transformers_version"):
+    for field in ("model_type", "architectures", "transformers_version", "dtype"):
         qwen.pop(field, None)
 
-    tokenizer = AutoTokenizer.from_pretrained(qwen_folder)
-    tokenizer.add_special_tokens({"additional_special_tokens": list(NEW_TOKENS)})
-    ids = dict(
-        zip(
-            ("ref_token_id", "seg_token_id", "mem_token_id"),
-            tokenizer.convert_tokens_to_ids(list(NEW_TOKENS)),
-            strict=True,
-        )
+    base = AutoProcessor.from_pretrained(qwen_folder)
+    tokenizer = base.tokenizer
+    tokenizer.add_special_tokens({"additional_special_tokens": list(NEW_TOKENS)}, replace_extra_special_tokens=False)
+    places = zip(("ref_token_id", "seg_token_id", "mem_token_id"), NEW_TOKENS, strict=True)
+    ids = {field: tokenizer.convert_tokens_to_ids(token) for field, token in places}
+    config = UniPixelConfig(
+        **qwen, **ids, sam2_video_config=sizes, sam2_hidden_tokens=hidden_tokens, sam2_config=_HYDRA_NAMES.get(name)
     )
-    config = UniPixelConfig(**qwen, **ids, sam2_video_config=sizes, sam2_hidden_tokens=hidden_tokens)
-    if isinstance(name, str):
-        config.sam2_config = _HYDRA_NAMES.get(config_name(name))
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, info = UniPixelForConditionalGeneration.from_pretrained(
@@ -279,18 +281,14 @@ def convert_checkpoint(
         model.initialize_new_parameters()
         if len(tokenizer) > model.get_input_embeddings().num_embeddings:
             model.resize_token_embeddings(len(tokenizer))  # new rows start as the mean of the old
-    processor = UniPixelProcessor(tokenizer, image_size=image_size)
+    processor = UniPixelProcessor(
+        image_processor=base.image_processor, tokenizer=tokenizer, video_processor=base.video_processor,
+        chat_template=base.chat_template, sam_image_size=image_size, legacy_clock=False,
+    )  # fmt: skip
     if output is not None:
         model.save_pretrained(output, **save_options)
         processor.save_pretrained(output)
     return model, processor
-
-
-def config_name(name: str) -> str:
-    """The preset of a SAM 2 name."""
-    from evqa.models.unipixel.configuration_unipixel import sam2_preset
-
-    return sam2_preset(name)
 
 
 _HYDRA_NAMES = {

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from evqa.models.unipixel.graphs_unipixel import Recorder, kept_for, weights_key
+from evqa.models.unipixel.vision_unipixel import rms_norm
 
 __all__ = ["DecodingStep", "can_decode", "decode", "room_for"]
 
@@ -29,46 +29,21 @@ def room_for(length: int) -> int:
     return -(-length // ROOM) * ROOM
 
 
-class _Room:
-    """Keys and values ``[batch, heads, room, head]`` per layer, in the part of a cache that decoder layers see."""
-
-    def __init__(self, slot: Tensor):
-        self.slot = slot
-        self.layers: list[tuple[Tensor, Tensor]] = []
-
-    def update(self, key: Tensor, value: Tensor, layer: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        keys, values = self.layers[layer]
-        keys.index_copy_(2, self.slot, key)
-        values.index_copy_(2, self.slot, value)
-        return keys, values
-
-
-def grouped_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **kwargs: Any
-) -> tuple[Tensor, None]:
-    """Attention of one query per head, for transformers' attention interface.
-
-    Heads that share keys are rows of one product, so keys and values are read once and not repeated.
+def grouped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    """Attention of one query per head. Heads that share keys are rows of one product: keys are read once.
 
     Args:
-        module: Not used.
-        query: ``[batch, heads, 1, head]``.
+        query: ``[batch, heads, head]``.
         key, value: ``[batch, key heads, room, head]``.
-        attention_mask: Added to the scores, float32 ``[batch, 1, 1, room]``.
+        mask: Added to the scores, float32 ``[batch, 1, 1, room]``.
         scaling: Factor of the scores.
-        **kwargs: Not used.
 
     Returns:
-        ``[batch, 1, heads, head]``, and no weights.
+        ``[batch, heads * head]``.
     """
-    batch, heads, _, head = query.shape
-    rows = query.reshape(batch, key.shape[1], -1, head)  # [batch, key heads, heads of a group, head]
-    scores = (rows @ key.transpose(2, 3)).float() * scaling + attention_mask
-    out = scores.softmax(-1).to(value.dtype) @ value
-    return out.reshape(batch, 1, heads, head), None
-
-
-ALL_ATTENTION_FUNCTIONS.register("unipixel_grouped", grouped_attention)
+    rows = query.unflatten(1, (key.shape[1], -1))  # [batch, key heads, heads of a group, head]
+    scores = torch.add(mask, rows @ key.transpose(2, 3), alpha=scaling)
+    return (scores.softmax(-1).to(value.dtype) @ value).flatten(1)
 
 
 class DecodingStep:
@@ -82,16 +57,18 @@ class DecodingStep:
 
     def __init__(self, model: Any, batch: int, room: int):
         text, like = model.config.text_config, model.lm_head.weight
-        head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        self.head = head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
         self.model, self.room, self.record = model, room, Recorder(like.device)
         self.ids = torch.zeros(batch, 1, dtype=torch.long, device=like.device)
         self.positions = torch.zeros(3, batch, 1, dtype=torch.long, device=like.device)
         self.slot = torch.zeros(1, dtype=torch.long, device=like.device)
         self.mask = like.new_zeros(batch, 1, 1, room, dtype=torch.float32)
-        self.cache = _Room(self.slot)
-        for _ in range(text.num_hidden_layers):
-            shape = (batch, text.num_key_value_heads, room, head)
-            self.cache.layers.append((like.new_zeros(shape), like.new_zeros(shape)))
+        shape = (batch, text.num_key_value_heads, room, head)
+        self.layers = [(like.new_zeros(shape), like.new_zeros(shape)) for _ in range(text.num_hidden_layers)]
+        # Which of the three positions (time, height, width) turns which pair of channels.
+        sections = text.rope_parameters["mrope_section"]
+        axes = torch.repeat_interleave(torch.arange(3), torch.tensor(sections))
+        self.axes = axes.to(like.device)
 
     def start(self, layers: list[tuple[Tensor, Tensor]], mask: Tensor, positions: Tensor) -> None:
         """Take over from a prompt.
@@ -102,7 +79,7 @@ class DecodingStep:
             positions: Of its last column, ``[3, batch]``.
         """
         length = mask.shape[1]
-        for own, given in zip(self.cache.layers, layers, strict=True):
+        for own, given in zip(self.layers, layers, strict=True):
             for buffer, value in zip(own, given, strict=True):
                 buffer[:, :, :length] = value[:, :, :length]
         hidden = torch.finfo(torch.float32).min
@@ -123,22 +100,24 @@ class DecodingStep:
         self.slot += 1
         self.positions += 1
         self.mask.index_fill_(3, self.slot, 0.0)
-        language_model, states = self.model.model.language_model, []
-        config = language_model.config
-        before, config._attn_implementation_internal = config._attn_implementation_internal, "unipixel_grouped"
-        handle = language_model.norm.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
-        try:
-            out = language_model(
-                inputs_embeds=self.model.get_input_embeddings()(self.ids),
-                attention_mask={"full_attention": self.mask},
-                position_ids=self.positions,
-                use_cache=True,
-                **{self.model.cache_name: self.cache},
+        language_model, rotary = self.model.model.language_model, self.model.model.language_model.rotary_emb
+        angles = self.positions[self.axes, :, 0].T.float() * rotary.inv_freq.float()  # [batch, head / 2]
+        cos, sin = (part * rotary.attention_scaling for part in (angles.cos(), angles.sin()))
+        x = language_model.embed_tokens(self.ids[:, 0])  # [batch, C]
+        cos, sin = (part.to(x.dtype)[:, None] for part in (cos.repeat(1, 2), torch.cat([-sin, sin], dim=1)))
+        for layer, (keys, values) in zip(language_model.layers, self.layers, strict=True):
+            y, attn = rms_norm(layer.input_layernorm, x), layer.self_attn
+            query, key, value = (
+                projection(y).unflatten(1, (-1, self.head)) for projection in (attn.q_proj, attn.k_proj, attn.v_proj)
             )
-        finally:
-            handle.remove()
-            config._attn_implementation_internal = before
-        return self.model.lm_head(out.last_hidden_state)[:, -1], states[0]
+            both = torch.cat([query, key], dim=1)  # turned together; channels that turn together are half a head apart
+            both = torch.addcmul(both * cos, both.roll(self.head // 2, dims=-1), sin)
+            query, key = both.split([query.shape[1], key.shape[1]], dim=1)
+            keys.index_copy_(2, self.slot, key[:, :, None])
+            values.index_copy_(2, self.slot, value[:, :, None])
+            x = x + attn.o_proj(grouped_attention(query, keys, values, self.mask, attn.scaling))
+            x = x + layer.mlp(rms_norm(layer.post_attention_layernorm, x))
+        return self.model.lm_head(rms_norm(language_model.norm, x)), x[:, None]
 
 
 def can_decode(model: Any, options: dict[str, Any]) -> bool:
@@ -162,6 +141,7 @@ def can_decode(model: Any, options: dict[str, Any]) -> bool:
         not any(setting(name) for name in unusual)
         and setting("use_cache") is not False
         and not model.training
+        and language_model.config.rope_parameters.get("rope_type", "default") == "default"
         and not getattr(language_model, "has_sliding_layers", False)
         and weights_key(language_model, model.lm_head) is not None
     )
@@ -222,7 +202,7 @@ def decode(
                 layers = [(layer.keys, layer.values) for layer in cache.layers]
                 at = positions[:, :, -1]
             else:
-                layers, at = step.cache.layers, step.positions[..., 0]
+                layers, at = step.layers, step.positions[..., 0]
                 mask = torch.nn.functional.pad(mask, (0, length - mask.shape[1]), value=1)
             new.start(layers, mask, at)
             step, out, cache = new, None, None  # the prompt's keys and values are no longer needed

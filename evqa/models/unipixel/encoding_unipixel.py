@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evqa.errors import VideoError
+from evqa.models.unipixel.graphs_unipixel import side_stream
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures
 from evqa.models.unipixel.sam2_unipixel import UniPixelSam2
@@ -100,7 +101,7 @@ class FrameFeed:
         most = max(1, in_flight // len(clips))
         self.chunk = max(1, min(most, self.batch // len(clips) if beside else most, self.num_frames))
         self.ahead = max(1, most // self.chunk) if beside else 1
-        self.stream = torch.cuda.Stream(device) if beside and self.ahead > 1 else None
+        self.stream = side_stream(device) if beside and self.ahead > 1 else None
         self.next = 0
         self.waiting: deque[tuple[FrameFeatures, torch.cuda.Event | None]] = deque()
 

@@ -8,6 +8,7 @@ by transformers, while :class:`SegStates` keeps the few states from which ``<seg
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -167,7 +168,7 @@ class MaskWriter:
         if self.form == "none":
             return None
         if self.form == "rle":
-            return [sum(chunks, []) for chunks in zip(*parts, strict=True)] if parts else []
+            return [[*itertools.chain(*chunks)] for chunks in zip(*parts, strict=True)] if parts else []
         return torch.cat(parts, dim=1) if parts else torch.zeros(0, 0, *size, dtype=torch.bool)
 
     def _by_sample(self, parts: list[Tensor]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 import weakref
 from collections import OrderedDict
@@ -11,10 +12,22 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Recorder", "kept_for", "weights_key"]
+__all__ = ["Recorder", "kept_for", "side_stream", "urgent_stream", "weights_key"]
 
 #: Things made for a model (buffers, graphs), dropped with it. Not attributes: a model must stay copyable.
 _KEPT: weakref.WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+
+@functools.cache  # every stream that multiplies matrices costs a workspace of 32 MiB
+def urgent_stream(device: torch.device) -> torch.cuda.Stream:
+    """Where graphs are recorded: their kernels go before those of other streams, for they are small and in a chain."""
+    return torch.cuda.Stream(device, priority=-1)
+
+
+@functools.cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """For work that can wait."""
+    return torch.cuda.Stream(device)
 
 
 def kept_for(model: nn.Module, key: Hashable, make: Callable[[], Any], *, at_most: int = 4) -> Any:
@@ -83,7 +96,8 @@ class Recorder:
         graph = torch.cuda.CUDAGraph()
         try:
             # Other threads (a decoder of videos, a loader that pins memory) may go on using CUDA.
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            stream = urgent_stream(self.device)
+            with torch.cuda.graph(graph, pool=self.pool, stream=stream, capture_error_mode="thread_local"):
                 result = function()
         except RuntimeError as error:
             self.enabled = False

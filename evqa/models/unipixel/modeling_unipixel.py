@@ -52,7 +52,7 @@ from evqa.models.unipixel.sequence_unipixel import (
     rope_positions,
 )
 from evqa.models.unipixel.tracking_unipixel import track
-from evqa.models.unipixel.vision_unipixel import PackedVisionAttention, VisionTables, vision_tables
+from evqa.models.unipixel.vision_unipixel import PackedVisionBlock, VisionTables, vision_tables
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
 
@@ -105,14 +105,15 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
     config: UniPixelConfig
     config_class = UniPixelConfig
     cache_name = _CACHE
-    _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock", "UniPixelSam2"]
+    _no_split_modules = ["Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"]  # and that of SAM 2, if there is one
     _keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
     def __init__(self, config: UniPixelConfig):
         super().__init__(config)
         self.runtime = Runtime()
-        for block in self.model.visual.blocks:
-            block.attn = PackedVisionAttention(config.vision_config)
+        self.model.visual.blocks = nn.ModuleList(
+            PackedVisionBlock(config.vision_config) for _ in self.model.visual.blocks
+        )
         self.sam2: UniPixelSam2 | None = None
         if config.sam2_video_config is not None:
             self._add_heads(config)

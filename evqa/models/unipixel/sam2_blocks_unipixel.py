@@ -11,6 +11,7 @@ Letters in shape comments: ``n`` objects or frames in a batch, ``C`` = ``hidden_
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 
@@ -39,7 +40,6 @@ from transformers.models.sam2_video.modeling_sam2_video import (
 )
 
 from evqa.models.unipixel.configuration_unipixel import UniPixelSam2Config
-from evqa.models.unipixel.split_attention_unipixel import parts_for, split_attention
 
 __all__ = [
     "FourierCode", "FrameFeatures", "ImageEncoder", "MaskDecoder", "MemoryAttention", "MemoryEncoder", "Mlp",
@@ -307,9 +307,7 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(key_dim, width)
         self.o_proj = nn.Linear(width, width)
 
-    def forward(
-        self, query: Tensor, key: Tensor, value: Tensor, rope: tuple[Tensor, Tensor], unturned: int, split: bool
-    ) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
         """Attend.
 
         Args:
@@ -317,7 +315,6 @@ class RotaryAttention(nn.Module):
             key, value: ``[n, frames * h w + unturned, key_dim]``.
             rope: See :class:`Tables`.
             unturned: How many of the last keys have no place.
-            split: Cut the keys into parts where that is faster (:mod:`evqa.models.unipixel.split_attention_unipixel`).
         """
         n, places = query.shape[:2]
         query, key, value = (
@@ -328,9 +325,6 @@ class RotaryAttention(nn.Module):
         query = self._turned(query, rope)
         placed = key[:, :, :turned].unflatten(2, (-1, places))  # [n, heads, frames, h w, head]
         key = torch.cat([self._turned(placed, rope).flatten(2, 3), key[:, :, turned:]], dim=2)
-        parts = parts_for(query, key.shape[2]) if split and self.config._attn_implementation == "sdpa" else 1
-        if parts > 1:
-            return self.o_proj(split_attention(query, key, value, parts).reshape(n, places, -1))
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         out, _ = attend(
             self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False,
@@ -358,14 +352,12 @@ class MemoryAttentionLayer(GradientCheckpointingLayer):
         self.layer_norm1, self.layer_norm2, self.layer_norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout, self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(4))
 
-    def forward(
-        self, x: Tensor, memory: Tensor, code: Tensor, rope: tuple[Tensor, Tensor], unturned: int, split: bool
-    ) -> Tensor:
+    def forward(self, x: Tensor, memory: Tensor, code: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
         """See :meth:`MemoryAttention.forward`."""
         y = self.layer_norm1(x)
-        x = x + self.dropout1(self.self_attn(y, y, y, rope, 0, split))
+        x = x + self.dropout1(self.self_attn(y, y, y, rope, 0))
         y = self.layer_norm2(x)
-        x = x + self.dropout2(self.cross_attn_image(y, memory + code, memory, rope, unturned, split))
+        x = x + self.dropout2(self.cross_attn_image(y, memory + code, memory, rope, unturned))
         y = self.linear2(self.dropout(F.relu(self.linear1(self.layer_norm3(x)))))
         return x + self.dropout3(y)
 
@@ -384,9 +376,7 @@ class MemoryAttention(nn.Module):
         )
         self.layer_norm = nn.LayerNorm(config.hidden_size)
 
-    def forward(
-        self, features: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int, split: bool = False
-    ) -> Tensor:
+    def forward(self, features: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int) -> Tensor:
         """Condition features.
 
         Args:
@@ -395,14 +385,13 @@ class MemoryAttention(nn.Module):
             code: What is added to make them keys, ``[1 or n, keys, m]``.
             tables: Of :meth:`UniPixelSam2.tables`.
             unturned: See above.
-            split: See :class:`RotaryAttention`.
 
         Returns:
             ``[n, h w, C]``.
         """
         x = features + 0.1 * tables.query_code
         for layer in self.layers:
-            x = layer(x, memory, code, tables.rope, unturned, split)
+            x = layer(x, memory, code, tables.rope, unturned)
         return self.layer_norm(x)
 
 
@@ -411,8 +400,24 @@ class MemoryEncoder(Sam2VideoMemoryEncoder):
 
     def forward(self, vision_features: Tensor, masks: Tensor) -> Tensor:
         """``[n, C, h, w]`` and ``[n, 1, S, S]`` to ``[n, m, h, w]``."""
-        fused = self.feature_projection(vision_features) + self.mask_downsampler(masks)
+        for layer in self.mask_downsampler.layers:
+            masks = layer.activation(_norm_over_channels(layer.layer_norm, layer.conv(masks)))
+        fused = self.feature_projection(vision_features) + self.mask_downsampler.final_conv(masks)
         return self.projection(self.memory_fuser(fused))
+
+
+def _norm_over_channels(norm: Sam2VideoLayerNorm, x: Tensor) -> Tensor:
+    """Layer norm over the channels of ``[n, channels, h, w]``.
+
+    torch's kernel gives a block of threads to every pixel, of which a mask has 147,456 with 4 channels each; with so
+    few channels sums over planes are several times faster.
+    """
+    if not x.is_cuda or x.shape[1] > 16 or torch.is_grad_enabled():
+        return norm(x)
+    wide = x.float()
+    variance, mean = torch.var_mean(wide, dim=1, keepdim=True, correction=0)
+    scale = norm.weight.float()[:, None, None] * torch.rsqrt(variance + norm.eps)
+    return ((wide - mean) * scale + norm.bias[:, None, None]).to(x.dtype)
 
 
 class Mlp(nn.Module):
@@ -425,7 +430,7 @@ class Mlp(nn.Module):
 
     def __init__(self, *sizes: int, sigmoid: bool = False):
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.sigmoid = sigmoid
 
     def forward(self, x: Tensor) -> Tensor:

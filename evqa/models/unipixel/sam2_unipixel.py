@@ -70,6 +70,7 @@ class UniPixelSam2(PreTrainedModel):
     config: UniPixelSam2Config
     base_model_prefix = "sam2"
     main_input_name = "frames"
+    _no_split_modules = ["UniPixelSam2"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -192,11 +193,9 @@ class UniPixelSam2(PreTrainedModel):
         pointer = torch.where(present, self.obj_ptr_proj(token), self.no_obj_ptr)
         return Prediction(masks, ious, scores, mask, pointer)
 
-    def attend(
-        self, top: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int, *, split: bool = False
-    ) -> Tensor:
+    def attend(self, top: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int) -> Tensor:
         """A frame's features ``[n, C, h, w]`` conditioned on memory; see :class:`MemoryAttention`."""
-        features = self.memory_attention(top.flatten(2).transpose(1, 2), memory, code, tables, unturned, split)
+        features = self.memory_attention(top.flatten(2).transpose(1, 2), memory, code, tables, unturned)
         return features.transpose(1, 2).reshape(top.shape)
 
     def remember(self, frame: FrameFeatures, prediction: Prediction) -> Tensor:

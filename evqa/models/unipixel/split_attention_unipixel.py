@@ -21,7 +21,8 @@ __all__ = ["parts_for", "split_attention"]
 
 _QUERIES = 64  # that one block of the kernel handles
 _BLOCKS = 2  # that a multiprocessor runs at a time, with heads as wide as 256
-_FEWEST_KEYS = 512  # in a part: fewer are not worth the joining
+_FEWEST_KEYS = 2048  # in a part: fewer are not worth the joining
+_FEWEST_PARTS = 3  # fewer are no faster than what they replace
 
 
 def parts_for(query: Tensor, keys: int) -> int:
@@ -36,7 +37,8 @@ def parts_for(query: Tensor, keys: int) -> int:
         return 1
     n, heads, queries, _ = query.shape
     slots = _BLOCKS * torch.cuda.get_device_properties(query.device).multi_processor_count
-    return max(1, min(slots // (n * heads * -(-queries // _QUERIES)), keys // _FEWEST_KEYS))
+    parts = min(slots // (n * heads * -(-queries // _QUERIES)), keys // _FEWEST_KEYS)
+    return parts if parts >= _FEWEST_PARTS else 1
 
 
 def split_attention(query: Tensor, key: Tensor, value: Tensor, parts: int) -> Tensor:

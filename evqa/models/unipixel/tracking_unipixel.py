@@ -164,10 +164,9 @@ def from_memory(
     recalled: Recalled,
     tables: Tables,
     keep_absent: bool,
-    split: bool = False,
 ) -> Prediction:
-    """A frame from memory alone; ``split`` as in :class:`RotaryAttention`."""
-    features = sam2("attend", frame.top, recalled.memory, recalled.code, tables, recalled.unturned, split=split)
+    """A frame from memory alone."""
+    features = sam2("attend", frame.top, recalled.memory, recalled.code, tables, recalled.unturned)
     return sam2("decode", features, frame, None, tables, keep_absent=keep_absent)
 
 
