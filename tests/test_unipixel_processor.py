@@ -22,7 +22,7 @@ from evqa import masks as rle_masks  # noqa: E402
 from evqa.errors import DataError, MaskError, VideoError  # noqa: E402
 from evqa.models.unipixel.media_unipixel import FrameList, Geometry, fit  # noqa: E402
 from evqa.models.unipixel.processing_unipixel import UniPixelProcessor  # noqa: E402
-from evqa.models.unipixel.tiny import tiny_processor, tiny_tokenizer  # noqa: E402
+from evqa.models.unipixel.tiny_unipixel import tiny_processor, tiny_tokenizer  # noqa: E402
 from evqa.video import Clip, write_clip  # noqa: E402
 
 H, W = 54, 96
@@ -451,7 +451,7 @@ def test_post_process(processor, frames):
         sam_frames="every:4",
     )  # fmt: skip
 
-    texts = ("Answer: A <|seg|> <|seg|>.<|im_end|>", "never ends and goes on")
+    texts = ("Answer: A <|seg|> <|seg|>.<|im_end|>", "this one never ends and goes on and on and on")
     said = [processor.tokenizer(text).input_ids for text in texts]
     longest = max(len(ids) for ids in said)
     new = torch.tensor([ids + [processor.tokenizer.pad_token_id] * (longest - len(ids)) for ids in said])
@@ -467,7 +467,7 @@ def test_post_process(processor, frames):
     assert first.text == "Answer: A <|seg|> <|seg|>."
     assert first.complete
     assert first.num_tokens == 8
-    assert second.text == "never ends and goes on"
+    assert second.text == texts[1]
     assert not second.complete
     assert [(mask["frame"], mask["time"]) for mask in first.objects[0]] == [
         (0, 0.0),

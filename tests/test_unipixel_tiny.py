@@ -28,6 +28,13 @@ def made():
     return tiny()
 
 
+def test_the_name_is_the_function_whatever_was_imported_before():
+    import importlib
+
+    importlib.import_module("evqa.models.unipixel.tiny_unipixel")
+    assert callable(importlib.import_module("evqa.models.unipixel").tiny)
+
+
 def test_size(made):
     model, _ = made
     assert sum(parameter.numel() for parameter in model.parameters()) <= 4_000_000
@@ -96,6 +103,34 @@ def test_neighbouring_steps_are_one_position_apart(made):
     seen = positions[:, 0][:, inputs["input_ids"][0] == model.config.video_token_id]
     times = seen[0] - seen[0].min()
     assert times.unique().tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_prompts_and_memories_reach_the_model(made):
+    """Another point, another time of it, or another mask: other logits; what is left alone gives the same."""
+    model, processor = made
+    frames = np.random.default_rng(0).integers(0, 255, (8, 54, 96, 3), np.uint8)
+    chat = [
+        {
+            "role": "user",
+            "content": [
+                {"type": "video", "video": frames, "fps": 6},
+                {"type": "text", "text": "Does <|ref|> hit <|mem|>?"},
+            ],
+        }
+    ]
+
+    def logits(point=(20, 20), time=0.0, corner=0):
+        pixels = np.zeros((54, 96), bool)
+        pixels[:20, corner : corner + 20] = True
+        masks = [{"frame": 2, "time": 2 / 6, "rle": rle_masks.encode(pixels)}]
+        sample = processor.encode(chat, prompts=[{"point": point, "time": time}], memories=[masks], sam_frames=False)
+        with torch.no_grad():
+            return model(**processor.pad([sample])).logits
+
+    base = logits()
+    assert torch.equal(base, logits())
+    for change in ({"point": (80, 40)}, {"time": 1.0}, {"corner": 60}):
+        assert (base - logits(**change)).abs().max() > 1e-4, change
 
 
 def question(clip, options, answer=None, segments=(), ask="Which block comes?"):

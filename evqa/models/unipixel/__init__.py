@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from evqa.models.unipixel.generation_unipixel import UniPixelGenerateOutput
     from evqa.models.unipixel.modeling_unipixel import UniPixelForConditionalGeneration, UniPixelOutput
     from evqa.models.unipixel.processing_unipixel import UniPixelProcessor
-    from evqa.models.unipixel.tiny import tiny
+    from evqa.models.unipixel.tiny_unipixel import tiny
 
 _HOMES = {
     "UniPixelConfig": "configuration_unipixel",
@@ -37,7 +37,7 @@ _HOMES = {
     "save_adapter": "checkpoints_unipixel",
     "to_module_name": "conversion_unipixel",
     "to_published_name": "conversion_unipixel",
-    "tiny": "tiny",
+    "tiny": "tiny_unipixel",
 }
 
 __all__ = [

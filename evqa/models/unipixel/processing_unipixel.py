@@ -285,13 +285,14 @@ class UniPixelProcessor(Qwen2_5_VLProcessor):
         sequences = output if hasattr(output, "shape") else output.sequences
         masks = getattr(output, "masks", None)
         scores = getattr(output, "object_scores", None)
+        # A row that ends before others is filled up: the filler, too, says that it has ended.
+        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        ends.add(self.tokenizer.convert_tokens_to_ids("<|im_end|>"))
         prompt, repeats = inputs["input_ids"].shape[1], len(sequences) // len(inputs["input_ids"])
         out = []
         for row, ids in enumerate(sequences[:, prompt:].tolist()):
-            ends = {self.tokenizer.eos_token_id, self.tokenizer.convert_tokens_to_ids("<|im_end|>")}
             length = next((i for i, token in enumerate(ids) if token in ends), None)
             new = ids if length is None else ids[:length]
-            new = [token for token in new if token != self.tokenizer.pad_token_id]
             said = Grounded(self.tokenizer.decode(new).strip(), complete=length is not None, num_tokens=len(new))
             clip = inputs.clips[row // repeats]
             if masks is not None and masks[row] is not None and clip is not None:
