@@ -402,6 +402,10 @@ def make_sample(
 def _add_clip(sample: TrainingSample, row: Mapping[str, Any], config: MixtureConfig, rng: np.random.Generator) -> None:
     if len(row["video_names"]) != 1:
         raise DataError(f"a conversation about {len(row['video_names'])} videos; one is all that a sample can have")
+    if row.get("pixels"):
+        chosen = config.frames.choose(list(range(row["num_frames"])), rng)
+        sample.frames, sample.times = read_pixels(row, chosen)
+        return
     if row.get("videos") is None:
         raise DataError(f"the video is not at hand: {row['video_names'][0]}")
     from evqa.video import Clip
