@@ -158,7 +158,7 @@ def conversation(facts: Facts, drafts: list[questions.Draft], rng: random.Random
         told += [("human", question), ("gpt", answer)]
     values = [{"from": who, "value": text} for who, text in told]
     values[0]["value"] = f"<video>\n{values[0]['value']}"
-    return {"id": facts.scene.video_id, "video": f"{facts.scene.video_id}.mp4", "conversations": values}
+    return {"id": facts.scene.video_id, "video": f"videos/{facts.scene.video_id}.mp4", "conversations": values}
 
 
 def _times(spans: list[Span]) -> str:
