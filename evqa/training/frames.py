@@ -139,7 +139,8 @@ def read_pixels(
     """Frames of a row.
 
     Args:
-        row: With ``frames`` (files) or ``video``.
+        row: With ``frames`` (files), ``video``, or ``pixels``: the path of a ``.npy`` file of all its frames, uint8
+            ``[frames, height, width, 3]``, ``fps`` a second.
         chosen: Numbers of the row's frames, sorted.
         max_side: As in :class:`FrameSampling`.
         isolate: Decode clips in a child process (:mod:`evqa.video.isolation`).
@@ -151,6 +152,8 @@ def read_pixels(
         MissingDataError: The frames are not at hand.
         DataError, VideoError: They cannot be read, or differ in size.
     """
+    if row.get("pixels"):
+        return _from_array(row["pixels"], row["fps"], chosen)
     folder = row.get("frames")
     if folder and folder.get("names"):
         return _from_folder(row, folder, chosen, max_side)
@@ -172,6 +175,14 @@ def _clip(video: Mapping[str, Any], isolate: bool) -> Any:
     from evqa.video import Clip
 
     return Clip(dict(video), isolate=isolate)
+
+
+def _from_array(path: str, fps: float, chosen: Sequence[int]) -> tuple[np.ndarray, list[float]]:
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.ascontiguousarray(pixels[list(chosen)]), [number / fps for number in chosen]
+    except (OSError, ValueError, IndexError) as error:
+        raise VideoError(f"the frames cannot be read ({error})", file=path) from None
 
 
 def _from_folder(

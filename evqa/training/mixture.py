@@ -60,6 +60,7 @@ class TrainingSample:
         conversation: Messages and targets.
         frames: uint8 ``[frames, height, width, 3]``, or ``None`` where there is no clip.
         times: Seconds of the frames. Where the source has no clock they follow from ``assumed_fps``.
+        chosen: Their numbers in the row.
         tracked: Places of the frames that SAM 2 sees.
         images: uint8 ``[height, width, 3]`` each.
         masks: ``[targets][tracked]`` of RLE, ``None``: not in the frame. Of a size of their own.
@@ -72,6 +73,7 @@ class TrainingSample:
     conversation: Conversation
     frames: np.ndarray | None = None
     times: list[float] | None = None
+    chosen: list[int] = dataclasses.field(default_factory=list)
     tracked: list[int] = dataclasses.field(default_factory=list)
     images: list[np.ndarray] = dataclasses.field(default_factory=list)
     masks: list[list[Rle | None]] = dataclasses.field(default_factory=list)
@@ -105,7 +107,9 @@ class Part:
 class MixtureConfig:
     """A mixture without its rows; see the module's docstring for the meaning of each field.
 
-    ``isolate``: decode clips in child processes. ``errors``: arguments of :class:`~evqa.training.budget.ErrorBudget`.
+    ``isolate``: decode clips in child processes. ``read_frames``: ``False`` chooses frames and does not read them, for
+    a loop that has its clips on the device already. ``errors``: arguments of
+    :class:`~evqa.training.budget.ErrorBudget`.
     """
 
     name: str = "mixture"
@@ -113,6 +117,7 @@ class MixtureConfig:
     style: str = "merged"
     shuffle_options: bool = False
     isolate: bool = True
+    read_frames: bool = True
     epoch_size: int | None = None
     frames: FrameSampling = dataclasses.field(default_factory=FrameSampling)
     filters: Filters = dataclasses.field(default_factory=Filters)
@@ -381,9 +386,11 @@ def make_sample(
         sample = TrainingSample(entry, corpus, kind, talk, duration=row.get("duration"))
         if kind in ("evidence", "segmentation"):
             chosen = config.frames.choose(candidates(row, talk.targets), generator("frames", *what))
-            sample.frames, sample.times = read_pixels(
-                row, chosen, max_side=config.frames.max_side, isolate=config.isolate
-            )
+            sample.chosen = chosen
+            if config.read_frames:
+                sample.frames, sample.times = read_pixels(
+                    row, chosen, max_side=config.frames.max_side, isolate=config.isolate
+                )
             if sample.times is None:
                 sample.times = [number / config.frames.assumed_fps for number in chosen]
             sample.tracked = config.frames.track(len(chosen), generator("tracked", *what))
@@ -402,12 +409,19 @@ def make_sample(
 def _add_clip(sample: TrainingSample, row: Mapping[str, Any], config: MixtureConfig, rng: np.random.Generator) -> None:
     if len(row["video_names"]) != 1:
         raise DataError(f"a conversation about {len(row['video_names'])} videos; one is all that a sample can have")
+    if row.get("pixels"):
+        chosen = config.frames.choose(list(range(row["num_frames"])), rng)
+        sample.chosen = chosen
+        if config.read_frames:
+            sample.frames, sample.times = read_pixels(row, chosen)
+        return
     if row.get("videos") is None:
         raise DataError(f"the video is not at hand: {row['video_names'][0]}")
     from evqa.video import Clip
 
     clip = Clip(dict(row["videos"][0]), isolate=config.isolate)
     chosen = config.frames.choose(list(range(clip.info.num_frames)), rng)
+    sample.chosen = chosen
     times = clip.info.timestamps[chosen]
     sample.frames = clip.frames(times, max_side=config.frames.max_side)
     sample.times = [float(t) for t in times]

@@ -2,8 +2,9 @@
 
     python dataset_scripts/st_evidence/sample/make_training.py --out shapes/ --clips 900 --seed 1
 
-Writes what ``load_dataset("evqa/st_evidence", "sample", data_dir="shapes/", split="train")`` reads. Clips are made by
-several processes and are the same whatever their number; a clip depends on ``--seed`` and its own number alone.
+Writes what ``load_dataset("evqa/st_evidence", "sample", data_dir="shapes/", split="train")`` reads, and conversations
+about the same clips in the form of VideoGPT+ (``talks.json``): what happens when, in words. Clips are made by several
+processes and are the same whatever their number; a clip depends on ``--seed`` and its own number alone.
 
 Besides the sample's own questions, each clip is asked in which half of it an object can be seen, so that every object
 gets its share of times and masks. A question that its clip leaves in doubt is left out; a clip that leaves all of them
@@ -14,24 +15,32 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import dataclasses
 import functools
 import json
 import os
 import random
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import make_sample
+import numpy as np
 import options
 import questions
 import render
 import variations
-from facts import Facts
+from facts import Facts, Span
 from scenes import FPS, Ask
 
 #: Draws of a clip before we give up on its number: far fewer are needed.
 TRIES = 200
+
+#: Width and height of clips that are kept as arrays.
+DECODED_SIZE = (256, 144)
+
+TIMELINE = "What happens, and when?"
 
 HALVES = ("only the first half", "only the second half", "both halves")
 
@@ -60,24 +69,49 @@ def make(
     """Write a training split; what was in the folder is replaced. Returns how many clips and questions it has."""
     shutil.rmtree(out, ignore_errors=True)
     (out / "videos").mkdir(parents=True)
-    work = functools.partial(make_clip, out, seed, samples)
     entries: list[dict[str, Any]] = []
     masks: dict[str, Any] = {}
-    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
-        for made, found in pool.map(work, range(first, first + clips), chunksize=4):
-            entries += made
-            masks |= found
+    talks: list[dict[str, Any]] = []
+    for made in make_clips(out, range(first, first + clips), seed=seed, processes=processes, samples=samples):
+        entries += made.entries
+        masks |= made.masks
+        talks.append(made.talk)
     make_sample.write_gzip(out / "masks.json.gz", masks)
+    (out / "talks.json").write_text(json.dumps(talks, ensure_ascii=False) + "\n", encoding="utf-8")
     (out / "entries.json").write_text(json.dumps(entries, ensure_ascii=False) + "\n", encoding="utf-8")  # last
     counts = {"clips": clips, "questions": len(entries)}
     print(f"{clips} clips, {len(entries)} questions in {out}")
     return counts
 
 
-def make_clip(out: Path, seed: str, samples: int, number: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Draw, check, ask and write one clip: its entries, and the masks of each."""
-    from encode import write_clip
+@dataclasses.dataclass
+class Made:
+    """One clip: its entries, the masks of each, and a conversation about it."""
 
+    entries: list[dict[str, Any]]
+    masks: dict[str, Any]
+    talk: dict[str, Any]
+
+
+def make_clips(
+    out: Path, numbers: Sequence[int], *, seed: str, processes: int, samples: int, decoded: bool = False
+) -> Iterator[Made]:
+    """Make clips in several processes, in the order of their numbers; ``decoded``: arrays instead of videos."""
+    work = functools.partial(make_clip, out, seed, samples, decoded)
+    with concurrent.futures.ProcessPoolExecutor(processes) as pool:
+        yield from pool.map(work, numbers, chunksize=4)
+
+
+def make_clip(out: Path, seed: str, samples: int, decoded: bool, number: int) -> Made:
+    """Draw, check, ask and write one clip.
+
+    Args:
+        out: Where ``videos/<name>.mp4`` goes, or with ``decoded`` an array, ``videos/<name>.npy``, uint8
+            ``[frames, 144, 256, 3]``.
+        seed, number: Tell everything that is drawn.
+        samples: Per pixel and side.
+        decoded: See above.
+    """
     render.SAMPLES, render.STEP = samples, render.GRID // samples
     family = list(variations.FAMILIES)[number % len(variations.FAMILIES)]
     name = f"{family}_{seed}_{number:06d}"
@@ -89,12 +123,46 @@ def make_clip(out: Path, seed: str, samples: int, number: int) -> tuple[list[dic
             break
     else:
         raise RuntimeError(f"{name}: no clear question in {TRIES} draws")
+    talk = conversation(facts, drafts, rng)
     drafts += halves(facts, rng)
-    made = [entry(facts, draft, k, rng) for k, draft in enumerate(drafts, start=1)]
+    entries = [entry(facts, draft, k, rng) for k, draft in enumerate(drafts, start=1)]
     base = facts.scene.render_backdrop()
-    pictures = (facts.scene.render(i, base).image() for i in range(facts.scene.frames))
-    write_clip(out / "videos" / f"{name}.mp4", pictures, int(FPS), preset="veryfast")
-    return made, {e["entry_id"]: make_sample.masks(facts, d.evidence) for e, d in zip(made, drafts, strict=True)}
+    frames = (facts.scene.render(i, base) for i in range(facts.scene.frames))
+    if decoded:
+        pixels = np.stack([np.asarray(frame.image(*DECODED_SIZE)) for frame in frames])
+        np.save(out / "videos" / f"{name}.npy", pixels)
+    else:
+        from encode import write_clip
+
+        write_clip(out / "videos" / f"{name}.mp4", (f.image() for f in frames), int(FPS), preset="veryfast")
+    found = {e["entry_id"]: make_sample.masks(facts, d.evidence) for e, d in zip(entries, drafts, strict=True)}
+    return Made(entries, found, talk)
+
+
+def conversation(facts: Facts, drafts: list[questions.Draft], rng: random.Random) -> dict[str, Any]:
+    """Questions without options, and at last everything that can be seen coming or going, in order of time."""
+    turns = [(draft.question, f"{draft.answer} {_times(draft.spans)}") for draft in options.shuffled(drafts, rng)]
+    shown = []
+    for thing in facts.scene.things:
+        spans = facts.seen(thing.name)
+        if spans and sum(last - first + 1 for first, last in spans) < 0.95 * facts.scene.frames:
+            shown.append((spans, thing.name))
+    done: dict[str, list[Span]] = {}
+    for name, span in facts.doing_any():
+        done.setdefault(name, []).append(span)
+    shown += [(spans, name) for name, spans in done.items()]
+    if shown:
+        turns.append((TIMELINE, ", ".join(f"{name} {_times(spans)}" for spans, name in sorted(shown))))
+    told = [("human", turns[0][0]), ("gpt", turns[0][1])]
+    for question, answer in turns[1:]:
+        told += [("human", question), ("gpt", answer)]
+    values = [{"from": who, "value": text} for who, text in told]
+    values[0]["value"] = f"<video>\n{values[0]['value']}"
+    return {"id": facts.scene.video_id, "video": f"videos/{facts.scene.video_id}.mp4", "conversations": values}
+
+
+def _times(spans: list[Span]) -> str:
+    return "[" + ", ".join(f"[{start:.1f}, {end:.1f}]" for start, end in make_sample.seconds(spans)) + "]"
 
 
 def clear(facts: Facts, ask: Ask, rng: random.Random) -> questions.Draft | None:
