@@ -90,7 +90,6 @@ _HOOKS: dict[str, Callable[[ModuleType], None]] = {
     "evaluate.inspect": lambda module: _wrap_evaluate(module) if hasattr(module, "evaluation_module_factory") else None,
     # Whichever of the two comes last: importing one of ours can be what imports the other, half done itself.
     "transformers.models.auto.configuration_auto": _register_unipixel,
-    "transformers.models.auto.modeling_auto": _register_unipixel,
     "transformers.models.auto.processing_auto": _register_unipixel,
     "evqa.models.unipixel.configuration_unipixel": _register_unipixel,
     "evqa.models.unipixel.processing_unipixel": _register_unipixel,
