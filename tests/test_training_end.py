@@ -329,7 +329,7 @@ def test_recipe_runs_from_its_command_line(tmp_path):
 def _plain_model(kind, folder):
     from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    from evqa.models.unipixel.tiny import tiny_tokenizer
+    from evqa.models.unipixel.tiny_unipixel import tiny_tokenizer
 
     tokenizer = tiny_tokenizer()
     ids = {

@@ -213,7 +213,7 @@ def qwen(tmp_path_factory):
     """A small Qwen2.5-VL with its processor, as a folder."""
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-    from evqa.models.unipixel.tiny import tiny_processor
+    from evqa.models.unipixel.tiny_unipixel import tiny_processor
 
     folder = tmp_path_factory.mktemp("qwen")
     processor = tiny_processor()

@@ -22,7 +22,7 @@ def make_model(seed: int = 0, *, tied: bool = True, **sam2: Any) -> tuple[Any, A
     import torch
 
     from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration
-    from evqa.models.unipixel.tiny import tiny_config, tiny_processor
+    from evqa.models.unipixel.tiny_unipixel import tiny_config, tiny_processor
 
     processor = tiny_processor()
     config = tiny_config(processor.tokenizer).to_dict()
