@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -29,10 +31,18 @@ from evqa.training.collator import UniPixelCollator
 from evqa.training.master import MasterAdamW
 from evqa.training.models import save_final
 from evqa.training.referring import score_referring, summarize
-from evqa.training.trainer import load_trained
+from evqa.training.resuming import load_trained
 from evqa.training.tuning import Tuning, group_of, prepare_for_training
 
 ROOT = Path(__file__).parents[1]
+
+
+def import_recipe(name):
+    """A recipe as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -325,6 +335,26 @@ def test_recipe_runs_from_its_command_line(tmp_path):
     assert (tmp_path / "out" / "README.md").is_file()
 
 
+def test_evaluation_recipe_measures_and_says_what_it_could_not(tmp_path, capsys):
+    recipe = import_recipe("evaluate_checkpoint")
+    model, processor = make_model()
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    arguments = SimpleNamespace(
+        checkpoint=str(tmp_path / "model"), base=None, out=tmp_path / "out", sets=["gen", "revos"], split="test",
+        benchmark="evqa/st_evidence:sample", data_root=tmp_path / "nothing", limit=2, max_tokens=4, batch_size=2,
+    )  # fmt: skip
+    assert recipe.main(arguments) == 1
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["gen"]["num_samples"] == 2
+    assert summary["gen"]["num_failed"] == 2  # random weights say nothing that can be read
+    assert "J&F" in summary["gen"]["intervals"]
+    assert "revos" in summary["revos"]["not_measured"]
+    arguments.sets = ["gen"]
+    arguments.checkpoint = str(tmp_path / "model")
+    assert recipe.main(arguments) == 0  # recorded: no entry is run again
+
+
 # ------------------------------------------------------------------------------- plain video language models
 def _plain_model(kind, folder):
     from transformers import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
@@ -366,11 +396,7 @@ def _plain_model(kind, folder):
 
 @pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_vl"])
 def test_plain_video_language_models_train_with_stock_trl(kind, tmp_path):
-    sys.path.insert(0, str(ROOT / "recipes"))
-    try:
-        import sft_qwen_vl as recipe
-    finally:
-        sys.path.remove(str(ROOT / "recipes"))
+    recipe = import_recipe("sft_qwen_vl")
     from transformers import AutoProcessor
     from trl import ModelConfig, SFTConfig
 
