@@ -11,7 +11,7 @@ AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie 
 
 Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts and
 float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser; ``llm-kept``,
-``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers compiled by torch.
+``tracker-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers compiled by torch.
 """
 
 from __future__ import annotations
@@ -42,13 +42,14 @@ from evqa.training.tuning import Tuning, prepare_for_training
 RATES = {"base": 2e-5, "lora": 2e-5, "sam2": 5e-6, "sam2_encoder": 5e-6}
 #: Way -> (dtype of trained weights, where is recomputed).
 WAYS = {
-    "plain": ("float32", ("vision", "llm", "sam2")),
-    "autocast": ("float32", ("vision", "llm", "sam2")),
-    "half": ("bfloat16", ("vision", "llm", "sam2")),
+    "plain": ("float32", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "autocast": ("float32", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "half": ("bfloat16", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "tracker-kept": ("bfloat16", ("vision", "llm", "sam2_encoder")),
     "sam-kept": ("bfloat16", ("vision", "llm")),
-    "llm-kept": ("bfloat16", ("vision", "sam2")),
+    "llm-kept": ("bfloat16", ("vision", "sam2_encoder", "sam2_tracker")),
     "both-kept": ("bfloat16", ("vision",)),
-    "compiled": ("bfloat16", ("vision", "llm", "sam2")),
+    "compiled": ("bfloat16", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
 }
 TEXT = {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
         "num_key_value_heads": 2, "vocab_size": 151936}  # fmt: skip
@@ -177,8 +178,11 @@ def set_recomputing(model: Any, where: tuple[str, ...]) -> None:
     model.activation_checkpointing_enable({"use_reentrant": False}) if hasattr(
         model, "activation_checkpointing_enable"
     ) else model.gradient_checkpointing_enable({"use_reentrant": False})
-    parts = {"vision": model.model.visual, "llm": model.model.language_model, "sam2": model.sam2}
-    for name, part in parts.items():
+    places = {
+        "vision": model.model.visual, "llm": model.model.language_model, "sam2_tracker": model.sam2,
+        "sam2_encoder": model.sam2.image_encoder,  # which is a part of the one before
+    }  # fmt: skip
+    for name, part in places.items():
         for module in part.modules():
             if hasattr(module, "gradient_checkpointing"):
                 module.gradient_checkpointing = name in where
@@ -322,7 +326,7 @@ def count_flops(peft: Any, args: argparse.Namespace) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     model = peft.get_base_model()
-    set_recomputing(model, ("vision", "llm", "sam2"))
+    set_recomputing(model, ("vision", "llm", "sam2_encoder", "sam2_tracker"))
     model.runtime = Runtime(supervised_logits=True)
     inputs = {name: to_device(value, args.device) for name, value in make_batch(model, args).items()}
     counter = FlopCounterMode(display=False)
@@ -342,7 +346,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--waits", action="store_true", help="list where the host waits for the device")
     parser.add_argument("--flops", action="store_true", help="count operations (slow)")
-    parser.add_argument("--profile", type=Path, help="write the kernels of one step of the last way there")
+    parser.add_argument("--profile", type=Path, help="write the kernels of two steps of the first way there")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -381,7 +385,7 @@ def main() -> None:
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
     if args.profile:
-        write_profile(results[-1]["way"], peft, args, parts)
+        write_profile(args.ways[0], peft, args, parts)
     if args.flops:
         flops = count_flops(peft, args)
         best = min(result["seconds"] for result in results)

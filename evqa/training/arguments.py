@@ -14,7 +14,10 @@ from evqa.errors import DataError
 from evqa.training.optimizer import GROUPS
 from evqa.training.tuning import LORA_TARGETS, MODULES, Tuning
 
-__all__ = ["DataArguments", "ModelArguments", "TrainingArguments"]
+__all__ = ["RECOMPUTED", "DataArguments", "ModelArguments", "TrainingArguments"]
+
+#: Parts of the model whose activations can be recomputed in the backward pass instead of kept.
+RECOMPUTED = ("vision", "llm", "sam2_encoder", "sam2_tracker")
 
 
 @dataclass
@@ -107,10 +110,8 @@ class TrainingArguments(SFTConfig):
         default="bfloat16", metadata={"help": "Of the weights of a final model that is saved whole."}
     )
     checkpoint_modules: list[str] = field(
-        default_factory=lambda: ["vision", "llm", "sam2"],
-        metadata={
-            "help": "Where gradient_checkpointing recomputes: vision, llm, sam2 (its image encoder), any of them."
-        },
+        default_factory=lambda: ["vision", "llm", "sam2_encoder", "sam2_tracker"],
+        metadata={"help": f"Where gradient_checkpointing recomputes: any of {', '.join(RECOMPUTED)}."},
     )
     log_masks: int = field(
         default=0, metadata={"help": "Draw the masks of so many entries at each evaluation, into output_dir/masks."}
@@ -137,8 +138,8 @@ class TrainingArguments(SFTConfig):
             raise DataError("packing and padding_free are for text; samples with clips are batched and padded")
         if self.save_dtype not in ("bfloat16", "float16", "float32"):
             raise DataError(f"save_dtype is bfloat16, float16 or float32, not {self.save_dtype!r}")
-        if unknown := sorted(set(self.checkpoint_modules) - {"vision", "llm", "sam2"}):
-            raise DataError(f"checkpoint_modules: {unknown} are none of vision, llm, sam2")
+        if unknown := sorted(set(self.checkpoint_modules) - set(RECOMPUTED)):
+            raise DataError(f"checkpoint_modules: {unknown} are none of {', '.join(RECOMPUTED)}")
 
     def rates(self) -> dict[str, float]:
         """The learning rate of each group of parameters."""

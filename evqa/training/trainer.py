@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,13 @@ from evqa.training.optimizer import parameter_groups
 from evqa.training.resuming import ResumableTrainer
 from evqa.training.sampler import MixtureSampler
 
-__all__ = ["UniPixelTrainer"]
+__all__ = ["UniPixelTrainer", "recompute_only"]
 
+#: Prefixes of module names, the longest first -> part of :data:`~evqa.training.arguments.RECOMPUTED`.
+_PARTS = (
+    ("model.visual", "vision"), ("model.language_model", "llm"), ("sam2.image_encoder", "sam2_encoder"),
+    ("sam2", "sam2_tracker"),
+)  # fmt: skip
 _LOSSES = ("lm_loss", *(f"{name}_loss" for name in TERMS))
 
 
@@ -268,6 +273,15 @@ class UniPixelTrainer(ResumableTrainer):
                 model.train(was_training)
 
 
+def recompute_only(model: Any, parts: Collection[str]) -> None:
+    """Of a model that recomputes everywhere, go on only in these parts (:data:`~evqa.training.arguments.RECOMPUTED`)."""
+    for name, module in model.named_modules():
+        if getattr(module, "gradient_checkpointing", False):
+            part = next((part for prefix, part in _PARTS if name.startswith(prefix)), None)
+            if part is not None:
+                module.gradient_checkpointing = part in parts
+
+
 class _Recomputing(TrainerCallback):
     """Recompute only where ``checkpoint_modules`` says, once the parent has switched it on everywhere."""
 
@@ -276,13 +290,8 @@ class _Recomputing(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """See ``TrainerCallback``."""
-        model = self.trainer.unipixel
-        parts = {"vision": model.model.visual, "llm": model.model.language_model, "sam2": model.sam2}
-        for name, part in parts.items():
-            if part is not None and name not in args.checkpoint_modules:
-                for module in part.modules():
-                    if getattr(module, "gradient_checkpointing", False):
-                        module.gradient_checkpointing = False
+        if args.gradient_checkpointing:
+            recompute_only(self.trainer.unipixel, args.checkpoint_modules)
 
 
 @contextlib.contextmanager

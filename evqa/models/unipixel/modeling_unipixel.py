@@ -545,7 +545,7 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
             mean = total / (len(weighted) if num_masks_in_batch is None else num_masks_in_batch)  # [4]
             for name, term in zip(TERMS, mean, strict=True):
                 setattr(result, f"{name}_loss", term)
-            mask_loss = (mean * mean.new_tensor(WEIGHTS)).sum()
+            mask_loss = sum(weight * term for weight, term in zip(WEIGHTS, mean, strict=True))
             result.loss = mask_loss if result.loss is None else result.loss + mask_loss
         if output_masks:
             for name, field in (("mask_logits", "masks"), ("ious", "ious"), ("object_scores", "scores")):
