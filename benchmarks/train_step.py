@@ -11,7 +11,8 @@ AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie 
 
 Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts and
 float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser; ``llm-kept``,
-``tracker-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers compiled by torch.
+``tracker-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers
+compiled by torch.
 """
 
 from __future__ import annotations

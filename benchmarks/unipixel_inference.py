@@ -23,8 +23,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
+from evqa.models.unipixel.collecting_unipixel import MaskWriter
 from evqa.models.unipixel.encoding_unipixel import encode_clips, prepare_frames
-from evqa.models.unipixel.generation_unipixel import MaskWriter
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.tracking_unipixel import Tracker, track
 

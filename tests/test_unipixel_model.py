@@ -173,6 +173,28 @@ def test_memory_of_fixed_shape_is_the_same(model, monkeypatch):
     assert worst(found[0].object_scores[0], found[1].object_scores[0]) < 1e-4
 
 
+def test_what_is_kept_for_a_model_goes_with_it():
+    import copy
+    import gc
+    import pickle
+    import weakref
+
+    model = small_model()
+    model.runtime.fixed_steps = True
+    options = {"max_new_tokens": 3, "do_sample": False, "return_mask_logits": True}
+    first = model.generate(**SAMPLES[0], **options)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        with torch.no_grad():
+            other.model.visual.merger.mlp[0].weight.mul_(2)  # its own weights, not those that were recorded
+            other.sam2.no_mem_embed.add_(1)
+        assert worst(other.generate(**SAMPLES[0], **options).mask_logits[0], first.mask_logits[0]) > 1e-3
+    assert worst(model.generate(**SAMPLES[0], **options).mask_logits[0], first.mask_logits[0]) == 0
+    gone = weakref.ref(model)
+    del model, other
+    gc.collect()
+    assert gone() is None
+
+
 def test_memory_matters(model):
     """Otherwise the tests of memory above would prove nothing."""
     clip = torch.randn(12, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -315,8 +337,11 @@ def test_several_answers_to_one_question(model):
     assert worst(out.object_scores[0][:2], out.object_scores[2][:2]) < 1e-4  # the prompt's objects
 
 
-def test_masks_as_rle(model):
+def test_masks_as_rle(model, monkeypatch):
     from evqa.masks import decode
+    from evqa.models.unipixel import collecting_unipixel
+
+    monkeypatch.setattr(collecting_unipixel, "_PIXELS", 2 * 40 * 60 * 3)  # three frames of two objects at a time
 
     dense = model.generate(**SAMPLES[0], max_new_tokens=1, do_sample=False)
     rle = model.generate(**SAMPLES[0], max_new_tokens=1, do_sample=False, mask_format="rle")
@@ -351,6 +376,91 @@ def test_what_generate_refuses(model, options, message):
 
 
 # -------------------------------------------------------------------------------------- training
+def test_losses_by_hand():
+    """Against a plain computation with numpy of what SAM 2's training defines."""
+    import numpy as np
+
+    from evqa.models.unipixel.losses_unipixel import frame_terms
+    from evqa.models.unipixel.sam2_unipixel import Prediction
+
+    draw = np.random.default_rng(0)
+    logits, ious, scores = draw.normal(size=(3, 3, 8, 8)) * 3, draw.uniform(size=(3, 3)), draw.normal(size=(3, 1))
+    truth = draw.uniform(size=(3, 8, 8)) > 0.6
+    truth[2] = False
+    given = [torch.tensor(x, dtype=torch.float32) for x in (logits, ious, scores)]
+    found = frame_terms(Prediction(*given, given[0][:, 0], given[0][:, 0, 0]), torch.tensor(truth)).numpy()
+    for i in range(3):
+        p, t = 1 / (1 + np.exp(-logits[i])), truth[i].astype(float)
+        chance = np.where(truth[i], p, 1 - p)
+        focal = (-np.where(truth[i], 0.25, 0.75) * (1 - chance) ** 2 * np.log(chance)).mean((1, 2))
+        dice = 1 - (2 * (p * t).sum((1, 2)) + 1) / (p.sum((1, 2)) + t.sum() + 1)
+        best = (100 * focal + 5 * dice).argmin()
+        hard = logits[i] > 0
+        real = (hard & truth[i]).sum((1, 2)) / np.maximum((hard | truth[i]).sum((1, 2)), 1)
+        presence = np.log1p(np.exp(-scores[i, 0] if i < 2 else scores[i, 0]))
+        expected = [focal[best], dice[best], np.abs(ious[i] - real).mean(), presence]
+        if i == 2:  # absent: nothing but its presence counts
+            expected[:3] = 0, 0, 0
+        assert np.allclose(found[i], expected, atol=1e-5)
+
+
+def test_memories_in_raster_order():
+    """What a new model pools is the mean of the very patches under the mask."""
+    model = small_model()
+    grid, states = torch.tensor([[2, 8, 12]]), []
+    pixels = torch.randn(192, 1176)
+    hook = model.msk_proj.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    ids = torch.tensor([[152, *[fixtures.VIDEO] * 48, 153, fixtures.MEM]])
+    mask = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
+    mask[1, 0, 2, 3:5] = True
+    with torch.no_grad():
+        model(input_ids=ids, pixel_values_videos=pixels, video_grid_thw=grid, refer_mask=[mask])
+        hook.remove()
+        # The merger's own output, which transformers puts back in raster order, of one patch is its MLP's.
+        seen = model._look(pixels, grid).pooler_output
+        seen = seen if isinstance(seen, torch.Tensor) else torch.cat(list(seen))
+        one = torch.zeros(2, 1, 4, 6, dtype=torch.bool)
+        one[1, 0, 2, 3] = True
+        hook = model.msk_proj.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+        model(input_ids=ids, pixel_values_videos=pixels, video_grid_thw=grid, refer_mask=[one])
+        hook.remove()
+        assert worst(model.model.visual.merger.mlp(states[1])[0], seen.view(2, 4, 6, -1)[1, 2, 3]) < 1e-5
+    assert worst(states[0], states[1]) > 0.01
+
+
+@pytest.mark.parametrize("seconds", [1.0, 2.0])  # older versions drop parts of a second
+def test_positions_of_short_clips_are_those_of_transformers(model, seconds):
+    """They part where a clip lasts longer than it is wide; see ``rope_positions``."""
+    one = sample(0, grid=(2, 8, 12))
+    types = (one["input_ids"] == fixtures.VIDEO).long() * 2
+    theirs, _ = model.model.get_rope_index(
+        one["input_ids"], mm_token_type_ids=types, video_grid_thw=one["video_grid_thw"],
+        second_per_grid_ts=[seconds], attention_mask=one["attention_mask"],
+    )  # fmt: skip
+    embeds = model.get_input_embeddings()(one["input_ids"])
+    mine = model._positions(one["input_ids"], embeds, None, None, None, one["video_grid_thw"], [seconds], None)
+    assert torch.equal(mine, theirs)
+
+
+def test_fixed_shapes_in_half_precision():
+    """The fast way is as far from the plain one as bfloat16 is from float32."""
+    clip = [torch.randn(21, 3, 64, 64, generator=torch.Generator().manual_seed(0))]
+    tokens = [torch.randn(2, 2, 64, generator=torch.Generator().manual_seed(1))]
+    found = {}
+    for name, dtype, fixed in (
+        ("exact", torch.float32, False),
+        ("plain", torch.bfloat16, False),
+        ("fast", torch.bfloat16, True),
+    ):
+        model = small_model().to(dtype)
+        model.runtime.fixed_steps = fixed
+        found[name] = model.segment(clip, tokens, [(40, 60)], return_mask_logits=True).mask_logits[0]
+    noise = (found["plain"] - found["exact"]).norm()
+    assert noise > 0
+    assert (found["fast"] - found["exact"]).norm() < 1.5 * noise
+    assert (found["fast"] - found["plain"]).norm() < 1.5 * noise
+
+
 def test_gradient_checkpointing_changes_nothing():
     one = with_labels(SAMPLES[0], 0)
     gradients = []

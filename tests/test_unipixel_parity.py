@@ -10,11 +10,11 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import unipixel_fixtures as fixtures  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForImageTextToText  # noqa: E402
 
 import evqa  # noqa: E402, F401
-import unipixel_fixtures as fixtures  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -74,13 +74,13 @@ def train_batch(inputs):
 def test_published_folder_loads_completely(published, parity):
     weights = load_file(published / "model.safetensors")
     model, info = AutoModelForImageTextToText.from_pretrained(published, dtype=torch.float32, output_loading_info=True)
-    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     from evqa.models.unipixel import to_published_name
 
     own = {to_published_name(name): tensor for name, tensor in model.state_dict().items()}
     assert sorted(own) == sorted(json.loads((parity / "saved_checkpoint_keys.json").read_text()))
     assert all(torch.equal(own[name], weights[name]) for name in weights)
-    assert model.config.legacy_mem_order and model.config.legacy_rope_no_grad and model.config.legacy_clock
+    assert all(getattr(model.config, f"legacy_{name}") for name in ("mem_order", "rope_no_grad", "clock"))
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
@@ -123,7 +123,8 @@ def check_gradients(model, recorded):
                 wrong.append((name, norm, expected))
         elif norm > 2e-4:
             wrong.append((name, norm, expected))
-    assert compared == 378 and not wrong
+    assert compared == 378
+    assert not wrong
 
 
 def test_object_memory(model, inputs, outputs):
@@ -152,12 +153,14 @@ def infer(model, inputs, **options):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("fixed_steps", [False, True])
 @pytest.mark.parametrize("case", ["bm0", "bm1", "absent"])
-def test_generation(published, inputs, outputs, case):
+def test_generation(published, inputs, outputs, case, fixed_steps):
     found = [name for name in outputs if name.startswith(f"infer_{case}_")]
     if not found:
         pytest.skip(f"nothing is recorded for {case}")
     model = load(published, sam2_batch_mode=case == "bm1")
+    model.runtime.fixed_steps = fixed_steps
     if case == "absent":
         with torch.no_grad():
             model.sam2.sam_mask_decoder.pred_obj_score_head.layers[2].bias -= 1.15

@@ -274,7 +274,7 @@ class UniPixelTrainer(ResumableTrainer):
 
 
 def recompute_only(model: Any, parts: Collection[str]) -> None:
-    """Of a model that recomputes everywhere, go on only in these parts (:data:`~evqa.training.arguments.RECOMPUTED`)."""
+    """Let a model that recomputes everywhere do so in these parts alone, out of ``arguments.RECOMPUTED``."""
     for name, module in model.named_modules():
         if getattr(module, "gradient_checkpointing", False):
             part = next((part for prefix, part in _PARTS if name.startswith(prefix)), None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -14,8 +13,18 @@ from torch import nn
 
 __all__ = ["Recorder", "kept_for", "side_stream", "urgent_stream", "weights_key"]
 
-#: Things made for a model (buffers, graphs), dropped with it. Not attributes: a model must stay copyable.
-_KEPT: weakref.WeakKeyDictionary[nn.Module, OrderedDict[Hashable, Any]] = weakref.WeakKeyDictionary()
+
+class _Kept:
+    """Things made for a model (buffers, graphs), which go where it goes but never into a copy or a file of it."""
+
+    def __init__(self) -> None:
+        self.things: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __deepcopy__(self, memo: dict) -> _Kept:
+        return _Kept()
+
+    def __reduce__(self) -> tuple[type[_Kept], tuple]:
+        return _Kept, ()
 
 
 @functools.cache  # every stream that multiplies matrices costs a workspace of 32 MiB
@@ -35,7 +44,7 @@ def kept_for(model: nn.Module, key: Hashable, make: Callable[[], Any], *, at_mos
 
     ``key[0]`` is the kind of thing; of each kind those used last are kept, ``at_most`` of them.
     """
-    kept = _KEPT.setdefault(model, OrderedDict())
+    kept = model.__dict__.setdefault("_kept", _Kept()).things
     if key not in kept:
         same = [other for other in kept if other[0] == key[0]]
         for other in same[: len(same) - at_most + 1]:

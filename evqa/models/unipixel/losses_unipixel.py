@@ -8,7 +8,10 @@ facebookresearch/sam2, set up as in UniPixel.
 
 from __future__ import annotations
 
+import dataclasses
+import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,9 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from evqa.errors import DataError, MaskError
+from evqa.models.unipixel.encoding_unipixel import check_frames
 from evqa.models.unipixel.sam2_unipixel import Prediction
+from evqa.models.unipixel.tracking_unipixel import track
 
-__all__ = ["TERMS", "WEIGHTS", "frame_terms", "mean_object_counts", "supervised_loss"]
+__all__ = ["TERMS", "WEIGHTS", "UniPixelLosses", "frame_terms", "mean_object_counts", "supervised_loss"]
 
 #: Names of the terms and their weights in the sum.
 TERMS = ("focal", "dice", "iou", "presence")
@@ -128,3 +134,99 @@ def mean_object_counts(counts: Sequence[int], device: torch.device, *, across_ra
         dist.all_reduce(mean)
         mean = mean / dist.get_world_size()
     return mean.clamp(min=1)
+
+
+class UniPixelLosses:
+    """The mask losses of a batch."""
+
+    def _add_mask_losses(
+        self, result: Any, frames, label_mask, output_masks: bool, device: torch.device,
+        num_masks_in_batch: Tensor | int | None, weights: Sequence[float] | None,
+    ) -> None:  # fmt: skip
+        jobs = self._mask_jobs(result.seg_tokens, frames, label_mask)
+        counts = [0 if job is None else len(job[1]) for job in jobs]
+        if num_masks_in_batch is None:
+            divisors = mean_object_counts(counts, device, across_ranks=self.training)
+        else:
+            divisors = [max(count, 1) for count in counts]
+        sums: list[Tensor | None] = [None] * len(jobs)
+        found: dict[int, list[Prediction]] = {}
+        for length in sorted({len(job[0]) for job in jobs if job is not None}):
+            samples = [i for i, job in enumerate(jobs) if job is not None and len(job[0]) == length]
+            prompts = torch.cat([jobs[i][1] for i in samples])
+            owner = [k for k, i in enumerate(samples) for _ in jobs[i][1]]
+            steps = track(
+                self.sam2, [jobs[i][0] for i in samples], owner, prompts, self.runtime,
+                batch_mode=self.config.sam2_batch_mode, keep_absent=True,
+            )  # fmt: skip
+            for t, prediction in enumerate(steps):
+                target = torch.cat([jobs[i][2][t].to(prompts.device, non_blocking=True) for i in samples])
+                terms = frame_terms(prediction, target, recompute=self.runtime.checkpoint_losses)
+                parts = terms.split([counts[i] for i in samples])
+                for i, part in zip(samples, parts, strict=True):
+                    sums[i] = part.sum(0) if sums[i] is None else sums[i] + part.sum(0)
+                if output_masks:
+                    for i in samples:
+                        found.setdefault(i, []).append(_take(prediction, _range(owner, samples.index(i))))
+        result.sample_losses = [
+            None if total is None else total.to(device) / divisors[i] / len(jobs[i][0]) for i, total in enumerate(sums)
+        ]
+        weighted = [
+            terms if weights is None else terms * weights[i]
+            for i, terms in enumerate(result.sample_losses)
+            if terms is not None
+        ]
+        if weighted:
+            total = torch.stack(weighted).sum(0)
+            mean = total / (len(weighted) if num_masks_in_batch is None else num_masks_in_batch)  # [4]
+            for name, term in zip(TERMS, mean, strict=True):
+                setattr(result, f"{name}_loss", term)
+            mask_loss = sum(weight * term for weight, term in zip(WEIGHTS, mean, strict=True))
+            result.loss = mask_loss if result.loss is None else result.loss + mask_loss
+        if output_masks:
+            for name, field in (("mask_logits", "masks"), ("ious", "ious"), ("object_scores", "scores")):
+                values = [
+                    torch.stack([getattr(p, field) for p in found[i]]) if i in found else None for i in range(len(jobs))
+                ]
+                setattr(result, name, values)
+
+    def _mask_jobs(self, seg_tokens, frames, label_mask) -> list[tuple[Tensor, Tensor, Tensor] | None]:
+        """Per sample its frames, prompts and true masks; ``None`` where it has no masks."""
+        size, batch = self.config.sam2_image_size, len(seg_tokens)
+        for name, given in (("frames", frames), ("label_mask", label_mask)):
+            if len(given) != batch:
+                raise DataError(f"{name} has {len(given)} entries for a batch of {batch} samples")
+        jobs: list[tuple[Tensor, Tensor, Tensor] | None] = []
+        for i, (clip, masks, prompts) in enumerate(zip(frames, label_mask, seg_tokens, strict=True)):
+            if masks is None:
+                jobs.append(None)
+                continue
+            if clip is None:
+                raise DataError(f"sample {i} has a label_mask but no frames")
+            check_frames(clip, size, f"sample {i}")
+            if masks.dim() != 4 or tuple(masks.shape[2:]) != (size, size) or len(masks) != len(clip):
+                raise MaskError(
+                    f"label_mask of sample {i} has shape {list(masks.shape)}, its clip needs "
+                    f"[{len(clip)}, objects, {size}, {size}]"
+                )
+            if masks.shape[1] == 0:
+                raise MaskError(f"label_mask of sample {i} has no objects; a sample without masks has None")
+            if masks.shape[1] != len(prompts):
+                raise DataError(
+                    f"sample {i} has {len(prompts)} <|seg|> (after its first token) but {masks.shape[1]} masks"
+                )
+            most = self.config.sample_objects
+            if self.training and 0 < most < len(prompts):
+                chosen = random.sample(range(len(prompts)), most)
+                prompts, masks = prompts[chosen], masks[:, chosen]
+            jobs.append((clip, prompts, masks))
+        return jobs
+
+
+def _range(owner: list[int], sample: int) -> slice:
+    start = owner.index(sample)
+    return slice(start, start + owner.count(sample))
+
+
+def _take(prediction: Prediction, objects: slice) -> Prediction:
+    return Prediction(*(getattr(prediction, field.name)[objects] for field in dataclasses.fields(prediction)))

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -28,31 +27,18 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils import can_return_tuple
 
-from evqa.errors import DataError, MaskError
 from evqa.models.unipixel import checkpoints_unipixel as checkpoints
 from evqa.models.unipixel import conversion_unipixel as conversion
+from evqa.models.unipixel.codes_unipixel import FourierCode
 from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
-from evqa.models.unipixel.encoding_unipixel import check_frames
+from evqa.models.unipixel.embedding_unipixel import UniPixelEmbedding
 from evqa.models.unipixel.generation_unipixel import UniPixelGeneration
-from evqa.models.unipixel.losses_unipixel import (
-    TERMS,
-    WEIGHTS,
-    frame_terms,
-    mean_object_counts,
-    supervised_loss,
-)
+from evqa.models.unipixel.losses_unipixel import UniPixelLosses, supervised_loss
 from evqa.models.unipixel.runtime_unipixel import Runtime
-from evqa.models.unipixel.sam2_blocks_unipixel import FourierCode, PromptEncoder
-from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
-from evqa.models.unipixel.sequence_unipixel import (
-    HostInputs,
-    check_prompts,
-    index_targets,
-    pool_masks,
-    rope_positions,
-)
-from evqa.models.unipixel.tracking_unipixel import track
-from evqa.models.unipixel.vision_unipixel import PackedVisionBlock, VisionTables, vision_tables
+from evqa.models.unipixel.sam2_blocks_unipixel import PromptEncoder
+from evqa.models.unipixel.sam2_unipixel import UniPixelSam2
+from evqa.models.unipixel.sequence_unipixel import HostInputs, index_targets, rope_positions
+from evqa.models.unipixel.vision_unipixel import PackedVisionBlock
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
 
@@ -95,7 +81,9 @@ class UniPixelOutput(CausalLMOutputWithPast):
     object_scores: list[Tensor | None] | None = None
 
 
-class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditionalGeneration):
+class UniPixelForConditionalGeneration(
+    UniPixelGeneration, UniPixelEmbedding, UniPixelLosses, Qwen2_5_VLForConditionalGeneration
+):
     """Qwen2.5-VL with SAM 2.1: text and masks.
 
     Attributes:
@@ -383,236 +371,3 @@ class UniPixelForConditionalGeneration(UniPixelGeneration, Qwen2_5_VLForConditio
         weight = self.seg_head[1].weight
         tokens = self.seg_head(states.to(weight.device, weight.dtype))
         return tokens.unflatten(-1, (self.config.sam2_hidden_tokens, -1))
-
-    # --------------------------------------------------------------------------------- embedding
-    def embed(
-        self,
-        input_ids: Tensor,
-        *,
-        pixel_values: Tensor | None = None,
-        pixel_values_videos: Tensor | None = None,
-        image_grid_thw: Tensor | None = None,
-        video_grid_thw: Tensor | None = None,
-        point_coords: Sequence[Sequence[Tensor] | None] | None = None,
-        point_labels: Sequence[Sequence[Tensor] | None] | None = None,
-        point_frames: Sequence[Any] | None = None,
-        refer_mask: Sequence[Tensor | None] | None = None,
-    ) -> Tensor:
-        """Token embeddings ``[batch, length, C]`` with images, videos, prompts and object memories in their places.
-
-        Arguments and errors as for :meth:`forward`.
-        """
-        config = self.config
-        embedding = self.get_input_embeddings()
-        embeds = embedding(input_ids.to(embedding.weight.device, non_blocking=True))
-        for name, given in (
-            ("point_coords", point_coords), ("point_labels", point_labels), ("point_frames", point_frames),
-            ("refer_mask", refer_mask),
-        ):  # fmt: skip
-            if given is not None and len(given) != len(input_ids):
-                raise DataError(f"{name} has {len(given)} entries for a batch of {len(input_ids)} samples")
-            if given is not None and self.sam2 is None:
-                raise DataError(f"{name} was given, but this model has no SAM 2 (sam2_config is not set)")
-        if pixel_values is not None:
-            images = self._look(pixel_values, image_grid_thw)
-            embeds = _fill(embeds, input_ids, config.image_token_id, images.pooler_output, "image")
-        if pixel_values_videos is not None:
-            videos = self._look(pixel_values_videos, video_grid_thw)
-            embeds = _fill(embeds, input_ids, config.video_token_id, videos.pooler_output, "video")
-        grids = self._sample_grids(input_ids, video_grid_thw)
-        if point_coords is not None:
-            prompts = self._embed_prompts(point_coords, point_labels, point_frames, grids)
-            embeds = _fill_rows(embeds, input_ids, config.ref_token_id, prompts, "<|ref|>", "prompts (point_coords)")
-        if refer_mask is not None:
-            if pixel_values_videos is None:
-                raise DataError("refer_mask needs the video whose patches it pools (pixel_values_videos)")
-            memories = self._embed_memories(refer_mask, videos.last_hidden_state, video_grid_thw, grids)
-            embeds = _fill_rows(
-                embeds, input_ids, config.mem_token_id, memories, "<|mem|>", "temporal steps with a mask (refer_mask)"
-            )
-        return embeds
-
-    def _tables(self, grid: Tensor) -> VisionTables:
-        visual = self.model.visual
-        grids = tuple(tuple(row) for row in grid.tolist())
-        device = visual.patch_embed.proj.weight.device
-        return vision_tables(grids, visual.spatial_merge_size, visual.window_size, visual.patch_size, device)
-
-    def _look(self, pixels: Tensor, grid: Tensor | None) -> Any:
-        if grid is None or int(grid.prod(-1).sum()) != len(pixels):
-            raise DataError(
-                f"{len(pixels)} patches, but the grids (image_grid_thw, video_grid_thw) are for "
-                f"{'none' if grid is None else int(grid.prod(-1).sum())}"
-            )
-        tables = self._tables(grid).arguments() if self.runtime.packed_vision else {}
-        grid = grid if tables else grid.to(pixels.device)  # with tables nothing is computed from it
-        return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True, **tables)
-
-    def _sample_grids(self, input_ids: Tensor, grid: Tensor | None) -> list[tuple[int, tuple[int, int, int]] | None]:
-        """For each sample the number and the grid of its video, ``None`` where it has none."""
-        if grid is None:
-            return [None] * len(input_ids)
-        grids, merge = [tuple(row) for row in grid.tolist()], self.config.vision_config.spatial_merge_size**2
-        counts, out, video = (input_ids == self.config.video_token_id).sum(-1).tolist(), [], 0
-        for count in counts:
-            first = video
-            while count > 0 and video < len(grids):
-                count -= grids[video][0] * grids[video][1] * grids[video][2] // merge
-                video += 1
-            out.append((first, grids[first]) if video == first + 1 else None)
-        return out
-
-    def _embed_prompts(self, coords, labels, frames, grids) -> list[Tensor]:
-        if labels is None or frames is None:
-            raise DataError("point_coords, point_labels and point_frames belong together; one of them is missing")
-        weight, rows = self.ref_proj[1].weight, []
-        for sample, (points, kinds, when) in enumerate(zip(coords, labels, frames, strict=True)):
-            if points is None or len(points) == 0:
-                rows.append(weight.new_zeros(0, len(weight)))
-                continue
-            if grids[sample] is None:
-                raise DataError(f"sample {sample} has prompts (point_coords) but not exactly one video")
-            steps, when = grids[sample][1][0], [int(frame) for frame in when]
-            check_prompts(sample, points, kinds, when, self.config.sam2_image_size, steps)
-            where = []
-            for point, kind in zip(points, kinds, strict=True):
-                tokens = self.ref_encoder(point.to(weight.device), kind.to(weight.device)).flatten(1)
-                where.append((self.ref_proj_single if kind.numel() == 1 else self.ref_proj_double)(tokens))
-            # The video has two frames per temporal step, also where an odd clip was filled up.
-            place = torch.tensor(when, dtype=torch.float32, device=weight.device)[:, None] / (2 * steps - 1)
-            time = self.tem_proj(self.tem_pe(place).to(weight.dtype) + self.tem_emb.weight)
-            rows.append(self.ref_proj(torch.cat([torch.cat(where), time], dim=1)))
-        return rows
-
-    def _embed_memories(self, masks, states: Tensor, grid: Tensor, grids) -> list[Tensor]:
-        visual, merge = self.model.visual, self.config.vision_config.spatial_merge_size
-        # What enters the merger's MLP: [patches / 4, V], in the order of the vision tower's windows.
-        features = visual.merger.ln_q(states).view(-1, visual.merger.hidden_size)
-        if not self.config.legacy_mem_order:
-            features = features[torch.argsort(self._tables(grid).window_index)]
-        sizes = (grid.prod(-1) // merge**2).tolist()
-        parts, rows = features.split(sizes), []
-        for sample, mask in enumerate(masks):
-            if mask is None:
-                rows.append(self.msk_proj[2].weight.new_zeros(0, self.msk_proj[2].out_features))
-                continue
-            if grids[sample] is None:
-                raise DataError(f"sample {sample} has a refer_mask but not exactly one video")
-            video, shape = grids[sample]
-            rows.append(self.msk_proj(pool_masks(parts[video], mask, shape, merge, sample)))
-        return rows
-
-    # ------------------------------------------------------------------------------------ losses
-    def _add_mask_losses(
-        self, result: UniPixelOutput, frames, label_mask, output_masks: bool, device: torch.device,
-        num_masks_in_batch: Tensor | int | None, weights: Sequence[float] | None,
-    ) -> None:  # fmt: skip
-        jobs = self._mask_jobs(result.seg_tokens, frames, label_mask)
-        counts = [0 if job is None else len(job[1]) for job in jobs]
-        if num_masks_in_batch is None:
-            divisors = mean_object_counts(counts, device, across_ranks=self.training)
-        else:
-            divisors = [max(count, 1) for count in counts]
-        sums: list[Tensor | None] = [None] * len(jobs)
-        found: dict[int, list[Prediction]] = {}
-        for length in sorted({len(job[0]) for job in jobs if job is not None}):
-            samples = [i for i, job in enumerate(jobs) if job is not None and len(job[0]) == length]
-            prompts = torch.cat([jobs[i][1] for i in samples])
-            owner = [k for k, i in enumerate(samples) for _ in jobs[i][1]]
-            steps = track(
-                self.sam2, [jobs[i][0] for i in samples], owner, prompts, self.runtime,
-                batch_mode=self.config.sam2_batch_mode, keep_absent=True,
-            )  # fmt: skip
-            for t, prediction in enumerate(steps):
-                target = torch.cat([jobs[i][2][t].to(prompts.device, non_blocking=True) for i in samples])
-                terms = frame_terms(prediction, target, recompute=self.runtime.checkpoint_losses)
-                parts = terms.split([counts[i] for i in samples])
-                for i, part in zip(samples, parts, strict=True):
-                    sums[i] = part.sum(0) if sums[i] is None else sums[i] + part.sum(0)
-                if output_masks:
-                    for i in samples:
-                        found.setdefault(i, []).append(_take(prediction, _range(owner, samples.index(i))))
-        result.sample_losses = [
-            None if total is None else total.to(device) / divisors[i] / len(jobs[i][0]) for i, total in enumerate(sums)
-        ]
-        weighted = [
-            terms if weights is None else terms * weights[i]
-            for i, terms in enumerate(result.sample_losses)
-            if terms is not None
-        ]
-        if weighted:
-            total = torch.stack(weighted).sum(0)
-            mean = total / (len(weighted) if num_masks_in_batch is None else num_masks_in_batch)  # [4]
-            for name, term in zip(TERMS, mean, strict=True):
-                setattr(result, f"{name}_loss", term)
-            mask_loss = sum(weight * term for weight, term in zip(WEIGHTS, mean, strict=True))
-            result.loss = mask_loss if result.loss is None else result.loss + mask_loss
-        if output_masks:
-            for name, field in (("mask_logits", "masks"), ("ious", "ious"), ("object_scores", "scores")):
-                values = [
-                    torch.stack([getattr(p, field) for p in found[i]]) if i in found else None for i in range(len(jobs))
-                ]
-                setattr(result, name, values)
-
-    def _mask_jobs(self, seg_tokens, frames, label_mask) -> list[tuple[Tensor, Tensor, Tensor] | None]:
-        """Per sample its frames, prompts and true masks; ``None`` where it has no masks."""
-        size, batch = self.config.sam2_image_size, len(seg_tokens)
-        for name, given in (("frames", frames), ("label_mask", label_mask)):
-            if len(given) != batch:
-                raise DataError(f"{name} has {len(given)} entries for a batch of {batch} samples")
-        jobs: list[tuple[Tensor, Tensor, Tensor] | None] = []
-        for i, (clip, masks, prompts) in enumerate(zip(frames, label_mask, seg_tokens, strict=True)):
-            if masks is None:
-                jobs.append(None)
-                continue
-            if clip is None:
-                raise DataError(f"sample {i} has a label_mask but no frames")
-            check_frames(clip, size, f"sample {i}")
-            if masks.dim() != 4 or tuple(masks.shape[2:]) != (size, size) or len(masks) != len(clip):
-                raise MaskError(
-                    f"label_mask of sample {i} has shape {list(masks.shape)}, its clip needs "
-                    f"[{len(clip)}, objects, {size}, {size}]"
-                )
-            if masks.shape[1] == 0:
-                raise MaskError(f"label_mask of sample {i} has no objects; a sample without masks has None")
-            if masks.shape[1] != len(prompts):
-                raise DataError(
-                    f"sample {i} has {len(prompts)} <|seg|> (after its first token) but {masks.shape[1]} masks"
-                )
-            most = self.config.sample_objects
-            if self.training and 0 < most < len(prompts):
-                chosen = random.sample(range(len(prompts)), most)
-                prompts, masks = prompts[chosen], masks[:, chosen]
-            jobs.append((clip, prompts, masks))
-        return jobs
-
-
-def _fill(embeds: Tensor, ids: Tensor, token: int, features: Tensor, kind: str) -> Tensor:
-    places = (ids == token).flatten().nonzero()[:, 0]
-    if len(places) != len(features):
-        raise DataError(f"the batch has {len(places)} {kind} placeholders, its {kind}s need {len(features)}")
-    return _put(embeds, places, features)
-
-
-def _fill_rows(embeds: Tensor, ids: Tensor, token: int, rows: list[Tensor], name: str, what: str) -> Tensor:
-    places = ids == token
-    for sample, (count, features) in enumerate(zip(places.sum(-1).tolist(), rows, strict=True)):
-        if count != len(features):
-            raise DataError(f"sample {sample} has {count} {name} but {len(features)} {what}")
-    return _put(embeds, places.flatten().nonzero()[:, 0], torch.cat(rows))
-
-
-def _put(embeds: Tensor, places: Tensor, features: Tensor) -> Tensor:
-    """``features[i]`` at row ``places[i]`` of the flattened batch."""
-    places = places.to(embeds.device, non_blocking=True)
-    filled = embeds.flatten(0, 1).index_copy(0, places, features.to(embeds.device, embeds.dtype))
-    return filled.view_as(embeds)
-
-
-def _range(owner: list[int], sample: int) -> slice:
-    start = owner.index(sample)
-    return slice(start, start + owner.count(sample))
-
-
-def _take(prediction: Prediction, objects: slice) -> Prediction:
-    return Prediction(*(getattr(prediction, field.name)[objects] for field in dataclasses.fields(prediction)))

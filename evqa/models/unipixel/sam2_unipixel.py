@@ -19,9 +19,9 @@ from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig, Sam2
 from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoConfig, Sam2VideoMaskDecoderConfig
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMemoryFuserCXBlock
 
+from evqa.models.unipixel.codes_unipixel import FourierCode, sine_code_1d, sine_code_2d
 from evqa.models.unipixel.configuration_unipixel import UniPixelSam2Config
 from evqa.models.unipixel.sam2_blocks_unipixel import (
-    FourierCode,
     FrameFeatures,
     ImageEncoder,
     MaskDecoder,
@@ -30,8 +30,6 @@ from evqa.models.unipixel.sam2_blocks_unipixel import (
     Mlp,
     PromptEncoder,
     Tables,
-    sine_code_1d,
-    sine_code_2d,
 )
 
 __all__ = ["NO_OBJECT", "Prediction", "UniPixelSam2"]

@@ -145,9 +145,14 @@ def rms_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
     Rounds once where transformers rounds twice, before and after the product with the weight.
     """
-    if not x.is_cuda or norm._forward_hooks or norm._forward_pre_hooks:
+    if not x.is_cuda or x.dtype != norm.weight.dtype or _watched(norm):
         return norm(x)
     return F.rms_norm(x, (x.shape[-1],), norm.weight, norm.variance_epsilon)
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether something happens when the module is called: ZeRO brings weights, tests record what comes in."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def aligned_mlp(mlp: nn.Module, x: Tensor) -> Tensor:
@@ -158,7 +163,7 @@ def aligned_mlp(mlp: nn.Module, x: Tensor) -> Tensor:
     """
     layers = (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     fill = -mlp.gate_proj.out_features % 64 if type(mlp.gate_proj) is nn.Linear else 0
-    if not fill or not x.is_cuda or any(type(layer) is not nn.Linear for layer in layers):
+    if not fill or not x.is_cuda or any(type(layer) is not nn.Linear or _watched(layer) for layer in layers):
         return mlp(x)
     gate, up = (
         F.linear(x, F.pad(layer.weight, (0, 0, 0, fill)), None if layer.bias is None else F.pad(layer.bias, (0, fill)))
