@@ -78,7 +78,7 @@ def load_dataset(
     """Load one of our corpora, without relying on the hook into ``datasets.load_dataset``.
 
     Args:
-        name: ``"evqa/st_evidence"`` or ``"st_evidence"``.
+        name: ``"evqa/st_evidence"`` or ``"st_evidence"``; ``evqa data list`` lists all.
         config: One of the corpus' configs; see its module in :mod:`evqa.corpora`.
         data_dir: Folder of the published files. Without it the official release is downloaded from the Hub.
         split: Split or slice, as in ``datasets.load_dataset``; all splits by default.

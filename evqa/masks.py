@@ -30,6 +30,7 @@ __all__ = [
     "is_empty",
     "normalize",
     "resize",
+    "resize_runs",
     "runs_to_counts",
     "to_json",
     "to_palette_png",
@@ -226,10 +227,49 @@ def resize(rle: Rle, height: int, width: int) -> Rle:
     """Nearest-neighbour resize, sampling at pixel centres as PIL does."""
     if list(rle["size"]) == [height, width]:
         return rle
-    mask = decode(rle)
-    rows = ((np.arange(height) + 0.5) * (mask.shape[0] / height)).astype(np.int64)
-    columns = ((np.arange(width) + 0.5) * (mask.shape[1] / width)).astype(np.int64)
-    return encode(mask[np.ix_(rows, columns)])
+    rle = normalize(rle)
+    runs = resize_runs(counts_to_runs(rle["counts"]), rle["size"], (height, width))
+    return {"size": [int(height), int(width)], "counts": runs_to_counts(runs)}
+
+
+def resize_runs(runs: np.ndarray, size: Sequence[int], target: Sequence[int]) -> np.ndarray:
+    """Nearest-neighbour resize of run lengths, without decoding them.
+
+    Args:
+        runs: int64 ``[runs]``, from :func:`counts_to_runs`.
+        size: Height and width that they cover.
+        target: Height and width wanted.
+
+    Returns:
+        int64 ``[runs]``, as :func:`encode` would count them: none is empty but perhaps the first.
+    """
+    (height, width), (rows, columns) = size, target
+    if not rows * columns:
+        return np.zeros(0, dtype=np.int64)
+    ends = np.cumsum(runs)
+    starts, stops = ends[:-1:2], ends[1::2]  # of the foreground, counted down the columns
+    wanted = ((np.arange(rows) + 0.5) * (height / rows)).astype(np.int64)
+    above = np.searchsorted(wanted, np.arange(height + 1))  # wanted rows above a row
+    # A run may go on through several columns: one piece for each.
+    first, last = starts // max(height, 1), (stops - 1) // max(height, 1)
+    parts = np.maximum(last - first + 1, 0)
+    piece = np.repeat(np.arange(parts.size), parts)
+    column = first[piece] + np.arange(piece.size) - np.repeat(np.cumsum(parts) - parts, parts)
+    top = above[np.maximum(starts[piece] - column * height, 0)]
+    bottom = above[np.minimum(stops[piece] - column * height, height)]
+    seen = bottom > top
+    column, top, bottom = column[seen], top[seen], bottom[seen]
+    # The pieces of each wanted column, which may be asked for never, once or several times.
+    source = ((np.arange(columns) + 0.5) * (width / columns)).astype(np.int64)
+    begin, end = np.searchsorted(column, source, "left"), np.searchsorted(column, source, "right")
+    many = end - begin
+    piece = np.arange(many.sum()) + np.repeat(begin - (np.cumsum(many) - many), many)
+    offset = np.repeat(np.arange(columns) * rows, many)
+    edges = np.stack([offset + top[piece], offset + bottom[piece]], axis=1).ravel()
+    joined = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1  # one column's end is the next one's start
+    edges = np.delete(edges, np.concatenate([joined, joined + 1]))
+    runs = np.diff(np.concatenate([[0], edges, [rows * columns]]))
+    return runs if runs[-1] or runs.size == 1 else runs[:-1]
 
 
 def from_polygons(exteriors: Sequence[Sequence], height: int, width: int, *, holes: Sequence[Sequence] = ()) -> Rle:

@@ -50,7 +50,8 @@ parser.add_argument("--rate", type=float, default=1.5e-3)
 parser.add_argument("--mask-weight", type=float, default=0.2, help="of the mask loss against that of words")
 parser.add_argument("--processes", type=int, default=10, help="that draw clips")
 parser.add_argument("--workers", type=int, default=5, help="that make batches")
-parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--seed", type=int, default=0, help="of the weights and of the clips")
+parser.add_argument("--weights", type=Path, help="go on from what this recipe saved, instead of random weights")
 
 
 class Shapes:
@@ -210,7 +211,9 @@ def main() -> None:
     unseen.draw(args.held_out)
     shapes.draw(args.clips)
 
-    # Model: random weights. Each frame is segmented from the prompt alone: evidence often enters late.
+    # Model: random weights, or earlier ones. Each frame is segmented from the prompt alone: evidence often enters late.
+    if args.weights is not None:
+        model = unipixel.UniPixelForConditionalGeneration.from_pretrained(args.weights, dtype=torch.float32)
     model.config.sam2_batch_mode = True
     model.to(device).train()
     model.runtime.supervised_logits = True

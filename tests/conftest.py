@@ -31,3 +31,13 @@ def _remove_cache():
     import shutil
 
     shutil.rmtree(_CACHE, ignore_errors=True)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """The test builds datasets into a cache of its own."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(folder))
+    return folder

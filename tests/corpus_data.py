@@ -11,6 +11,8 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
+import evqa
+
 HEIGHT, WIDTH = 12, 20
 
 
@@ -97,3 +99,23 @@ def write_mevis(root: Path) -> Path:
         record["expressions"] = {key: {"exp": item["exp"]} for key, item in record["expressions"].items()}
     write_json(home / "valid" / "meta_expressions.json", listed)
     return home
+
+
+def write_many(root: Path, rows: int = 150) -> Path:
+    """``mevis/train`` with so many expressions: shards of at least one batch each."""
+    listed = videos(aa=(["00000"], {str(number): expression(f"cat {number}", number % 5) for number in range(rows)}))
+    home = root / "mevis" / "train"
+    write_json(home / "meta_expressions.json", listed)
+    write_json(home / "mask_dict.json", {str(number): masklet(number, 1) for number in range(5)})
+    write_frames(home / "JPEGImages" / "aa", ["00000.jpg"])
+    return root
+
+
+def load(name: str, root: Path, split: str = "train", **options: Any) -> Any:
+    """A split of a corpus on disk."""
+    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
+
+
+def decoded(item: Mapping[str, Any]) -> dict[int, np.ndarray]:
+    """frame -> mask of one object, decoded by pycocotools."""
+    return {mask["frame"]: coco.decode(mask["rle"]) for mask in item["masks"]}

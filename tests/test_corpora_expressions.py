@@ -13,7 +13,9 @@ from corpus_data import (
     FRAMES,
     HEIGHT,
     WIDTH,
+    decoded,
     expression,
+    load,
     masklet,
     palette_png,
     rle,
@@ -21,31 +23,19 @@ from corpus_data import (
     videos,
     write_frames,
     write_json,
+    write_many,
     write_mevis,
 )
+from PIL import Image
 from pycocotools import mask as coco
 
 import evqa
 from evqa.corpora.checks import compare_with_official, validate
-from evqa.corpora.reading import read_masks
+from evqa.corpora.reading import read_frames, read_masks
 from evqa.errors import DataError, EvqaError, MaskError, MissingDataError
 from evqa.types import features
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path_factory, monkeypatch):
-    import datasets
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def load(name, root, split="train", **options):
-    return evqa.load_dataset(name, data_dir=str(root), split=split, **options)
-
-
-def decoded(item):
-    """frame -> mask, decoded by pycocotools."""
-    return {mask["frame"]: coco.decode(mask["rle"]) for mask in item["masks"]}
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def one_video(home, masks, expressions=None, frames=FRAMES, **record):
@@ -94,8 +84,21 @@ def test_by_name_through_datasets_and_streaming_and_processes(tmp_path):
     rows = load_dataset("evqa/mevis", data_dir=str(tmp_path), split="valid_u")
     assert len(rows) == 3
     assert list(load("mevis", tmp_path, "valid_u", streaming=True)) == list(rows)
-    shared = load("mevis", tmp_path, "valid_u", num_proc=2, cache_dir=str(tmp_path / "other"))
-    assert list(shared) == list(rows)
+
+
+def test_several_processes_make_the_same_rows(tmp_path, caplog):
+    write_many(tmp_path)  # enough for three blocks
+    masks = json.loads((tmp_path / "mevis" / "train" / "mask_dict.json").read_text())
+    write_json(tmp_path / "mevis" / "train" / "mask_dict.json", {**masks, "4": [7]})
+    options = {"on_error": "skip", "num_proc": 2}
+    rows = load("mevis", tmp_path, **options)
+    assert len(rows) == 120
+    assert "30 rows could not be read and were skipped" in caplog.text
+    assert list(rows) == list(load("mevis", tmp_path, on_error="skip", cache_dir=str(tmp_path / "other")))
+    with pytest.raises(MaskError) as error:  # entry and file come back from the process
+        load("mevis", tmp_path, num_proc=2)
+    assert error.value.entry == "aa/4"
+    assert error.value.file == str(tmp_path / "mevis" / "train" / "mask_dict.json")
 
 
 def test_an_expression_of_nothing_has_an_empty_list(tmp_path):
@@ -279,6 +282,19 @@ def test_masks_of_another_size_than_the_frames_stay_as_they_are(tmp_path):
     assert "masks of object '0' are 24x40, the frames are 12x20" in validate(load("mevis", home))[0]
 
 
+def test_nothing_is_decoded_when_rows_are_made(tmp_path):
+    """Frames whose pixels are cut off: their first bytes say how large they are, and no more is read."""
+    home = write_mevis(tmp_path)
+    for file in (home / "train" / "JPEGImages").rglob("*.jpg"):
+        noise = np.random.default_rng(0).integers(0, 255, (HEIGHT * 20, WIDTH * 20, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(file)
+        file.write_bytes(file.read_bytes()[:1000])
+    row = load("mevis", tmp_path)[0]
+    assert (row["height"], row["width"]) == (HEIGHT * 20, WIDTH * 20)
+    with pytest.raises(DataError, match="not a readable image"):
+        read_frames(row, [0])
+
+
 def test_an_edited_file_makes_new_rows(tmp_path):
     home = one_video(tmp_path, {"0": masklet(0, 3)})
     assert len(load("mevis", home)) == 1
@@ -428,8 +444,6 @@ def test_lv_vis_that_contradicts_itself(tmp_path, change, message):
 
 def test_palette_helper_is_a_palette(tmp_path):
     """The label maps of these tests are of the kind that is published."""
-    from PIL import Image
-
     palette_png(tmp_path / "x.png", shape(0) * 2)
     with Image.open(tmp_path / "x.png") as image:
         assert image.mode == "P"

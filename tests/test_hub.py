@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from corpus_data import write_many
 from make_data import ROWS, write_gen
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +97,52 @@ print(load_dataset("someone/st_evidence", "gen", split="test")["entry_id"])
     assert "pretty_name: ST-Evidence" in card
     assert "config_name: sample" in card
     assert "config_name: gen" in card
+
+
+def test_a_corpus_is_published_and_loaded_without_evqa(hub, tmp_path):
+    """Twice: what is there is not sent again, and what no longer belongs to the config is removed."""
+    script = str(ROOT / "dataset_scripts" / "mevis" / "publish.py")
+
+    def run(*more):
+        command = [sys.executable, script, "--repo", "evqa/mevis", "--data-dir", str(tmp_path / "data"), *more]
+        return subprocess.run(command, env=hub, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+    write_many(tmp_path / "data")
+    done = run("--max-shard-size", "1KB", "--permission", "the authors, in a test")
+    assert done.returncode == 0, done.stderr
+    assert "default/train-00002.parquet, 22 rows" in done.stdout
+    done = run("--max-shard-size", "1KB", "--permission", "the authors, in a test")
+    assert done.stdout.count("is there already") == 4  # three shards of rows, one of frames
+    load = """
+import io, json, sys
+from datasets import get_dataset_config_names, load_dataset
+rows = load_dataset("evqa/mevis", split="train", download_mode="force_redownload")
+frames = load_dataset("evqa/mevis", "frames", split="train")
+assert "evqa" not in sys.modules
+from PIL import Image
+from pycocotools import mask
+print(len(rows), rows[7]["expression"], mask.area(rows[7]["objects"][0]["masks"][0]["rle"]))
+print(Image.open(io.BytesIO(frames[0]["images"][0]["bytes"])).size, frames[0]["names"])
+print(rows.features["objects"].feature["masks"].feature["rle"]["counts"].dtype)
+"""
+    assert python(load, hub, tmp_path).splitlines() == ["150 cat 7 15", "(20, 12) ['00000.jpg']", "binary"]
+    card = """
+import evqa
+from datasets import load_dataset
+print(load_dataset("evqa/mevis", split="train")[149]["expression"])  # evqa does not hide what is published
+from huggingface_hub import HfApi, hf_hub_download
+print(open(hf_hub_download("evqa/mevis", "README.md", repo_type="dataset")).read())
+print(HfApi().list_repo_files("evqa/mevis", repo_type="dataset"))
+"""
+    text = python(card, hub, tmp_path)
+    assert text.startswith("cat 149")
+    assert "license: cc-by-nc-sa-4.0" in text
+    assert all(f"config_name: {config}" in text for config in ("default", "frames"))
+    assert "| `entry_id` | `video_id/expression_id`" in text
+    assert "default/train-00002.parquet" in text
+    done = run("--work", "anew", "--permission", "the authors, in a test")
+    assert done.returncode == 0, done.stderr
+    assert "default/train-00001.parquet" not in python(card, hub, tmp_path)
 
 
 def test_no_network_is_said_in_a_sentence(tmp_path):

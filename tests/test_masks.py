@@ -58,6 +58,17 @@ def test_malformed(bad):
         masks.normalize(bad, entry="e1", file="f.json")
 
 
+def test_resizing_run_lengths_is_resizing_pixels():
+    rng = np.random.default_rng(3)
+    for trial in range(1500):
+        height, width, rows, columns = (int(side) for side in rng.integers(1, 9, 4))
+        mask = rng.random((height, width)) < (0.5, 0.1, 0.9, 0, 1)[trial % 5]
+        down = ((np.arange(rows) + 0.5) * (height / rows)).astype(int)
+        across = ((np.arange(columns) + 0.5) * (width / columns)).astype(int)
+        resized = masks.resize(masks.encode(mask), rows, columns)
+        assert resized == masks.encode(mask[np.ix_(down, across)]), (mask, rows, columns)
+
+
 def test_union_and_resize():
     a, b = box(2, 2), box(20, 10)
     assert (masks.decode(masks.union([masks.encode(a), None, masks.encode(b)])) == (a | b)).all()

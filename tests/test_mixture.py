@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,7 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mixture_rows import FRAMES, chat_row, colour, dataset, image_row, instruct_row, masklet, segmentation_row
+from mixture_rows import (
+    FRAMES,
+    HEIGHT,
+    WIDTH,
+    chat_row,
+    colour,
+    dataset,
+    image_row,
+    instruct_row,
+    masklet,
+    segmentation_row,
+)
 
 from evqa import masks
 from evqa.errors import DataError
@@ -469,3 +481,23 @@ def test_sam_may_see_fewer_frames_and_masks_are_of_those(parts):
     for place, mask in zip(sample.tracked, sample.masks[0], strict=True):
         truth = [masks.decode(item["masks"][place]["rle"]) for item in parts[0].rows[0]["objects"]]
         np.testing.assert_array_equal(masks.decode(mask), truth[0] | truth[1])
+
+
+def test_frames_that_are_decoded_already(tmp_path):
+    frames = np.stack([np.full((HEIGHT, WIDTH, 3), colour(i), np.uint8) for i in range(FRAMES)])
+    np.save(tmp_path / "clip.npy", frames)
+    row = segmentation_row(tmp_path / "frames", 0, frames=None, pixels=str(tmp_path / "clip.npy"), fps=4.0)
+    sample = Mixture([Part([row], "drawn")], CONFIG)[0]
+    np.testing.assert_array_equal(sample.frames, frames[sample.chosen])
+    assert sample.times == [number / 4 for number in sample.chosen]
+    row["pixels"] = str(tmp_path / "gone.npy")
+    assert "gone.npy" in Mixture([Part([row], "drawn")], CONFIG)[0].reason
+
+
+def test_frames_can_be_chosen_without_being_read(parts):
+    read = Mixture(parts[:2], CONFIG)
+    chosen = Mixture(parts[:2], dataclasses.replace(CONFIG, read_frames=False))
+    for place in range(len(read)):
+        assert chosen[place].frames is None
+        assert chosen[place].chosen == read[place].chosen
+        assert chosen[place].masks == read[place].masks

@@ -16,6 +16,7 @@ import importlib
 import json
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -24,6 +25,7 @@ import datasets
 
 from evqa.corpora.memory import forget
 from evqa.errors import DataError, EvqaError, MissingDataError
+from evqa.types import features
 
 __all__ = [
     "CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "register", "source_hash",
@@ -88,12 +90,17 @@ def cache_folder(name: str) -> Path:
     return Path(datasets.config.HF_DATASETS_CACHE) / "evqa_unpacked" / name
 
 
-def source_hash() -> str:
-    """A hash of the code that makes rows, so that rows cached by an older version are made anew."""
+def source_hash(builder: type | None = None) -> str:
+    """A hash of the code that makes rows, so that rows cached by an older version are made anew.
+
+    Args:
+        builder: A builder, whose module counts too if it is not ours.
+    """
     digest = hashlib.sha256()
     here = Path(__file__).parent
     around = (here.parent / f"{name}.py" for name in ("types", "_features", "masks", "segments"))
-    for path in [*sorted(here.glob("*.py")), *around]:
+    theirs = getattr(sys.modules.get(builder.__module__), "__file__", None) if builder else None
+    for path in [*sorted(here.glob("*.py")), *around, *([Path(theirs)] if theirs else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -151,6 +158,10 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
     corpus: ClassVar[str]
     #: Where its authors publish it.
     homepage: ClassVar[str] = ""
+    #: On what terms it may be passed on.
+    licence: ClassVar[Terms] = Terms(
+        "not stated", "nothing", "Its authors state no licence, so the right to pass it on is theirs."
+    )
     #: Which record of :func:`evqa.types.features` its rows are.
     record: ClassVar[str | None] = None
     #: Split -> the numbers of videos and rows that its authors state, one mapping per release.
@@ -158,9 +169,19 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any):
         kwargs["dataset_name"] = self.corpus
-        kwargs["hash"] = source_hash()
+        kwargs["hash"] = source_hash(type(self))
         with self._named():
             super().__init__(*args, **kwargs)
+
+    def _info(self) -> datasets.DatasetInfo:
+        if self.record is None:
+            raise NotImplementedError
+        return datasets.DatasetInfo(
+            description=(type(self).__doc__ or "").strip(),
+            features=features(self.record),
+            homepage=self.homepage,
+            license=self.terms(self.config.name).licence,
+        )
 
     # -------------------------------------------------------------------- what a corpus must say
     def source_repo(self) -> str | None:
@@ -175,8 +196,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
 
     @classmethod
     def terms(cls, config: str) -> Terms:
-        """On what terms a config's rows may be passed on."""
-        return Terms("not stated", "nothing", "Its authors state no licence, so the right to pass it on is theirs.")
+        """On what terms a config's rows may be passed on; :attr:`licence`, where configs do not differ."""
+        return cls.licence
 
     def annotation_files(self, root: Path) -> list[Path]:
         """The files whose change changes rows, found below ``root``.
@@ -215,6 +236,8 @@ class CorpusBuilder(datasets.GeneratorBasedBuilder):
         """Find the annotation files before the cache key is made, so that it can hold their size and time."""
         if config_kwargs.get("on_error", "raise") not in ("raise", "skip"):
             raise ValueError(f"on_error must be 'raise' or 'skip', not {config_kwargs['on_error']!r}")
+        if config_name not in (None, "default") and not self.BUILDER_CONFIGS:
+            raise DataError(f"there is no config {config_name!r}: this corpus has one, without a name")
         if config_kwargs.get("data_dir") is not None:
             folder = Path(config_kwargs["data_dir"]).expanduser().absolute()
             if not folder.is_dir():

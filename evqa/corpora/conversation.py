@@ -22,14 +22,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datasets
+import numpy as np
 
 from evqa.corpora.base import CorpusBuilder, CorpusConfig
 from evqa.corpora.json_index import Span, index_elements, read_span
-from evqa.corpora.media import relative
+from evqa.corpora.media import relative, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.errors import DataError, EvqaError, MissingDataError
-from evqa.types import Message, features
+from evqa.types import Message
 
 __all__ = ["ConversationConfig", "ConversationCorpus", "Source"]
 
@@ -73,13 +73,13 @@ class Source:
         return self.images if kind == "image" else self.videos
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Group:
-    """Some records that follow one another in a file."""
+    """Some records that follow one another in a file; ``spans`` is int64 ``[records, 2]``."""
 
     source: Source
     first: int
-    spans: tuple[Span, ...]
+    spans: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,33 +105,23 @@ class ConversationCorpus(CorpusBuilder):
         """Where the media of each annotation file are."""
         raise NotImplementedError
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=(type(self).__doc__ or "").strip(),
-            features=features("conversation"),
-            homepage=self.homepage,
-            license=self.terms(self.config.name).licence,
-        )
-
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
         roots = {place for source in self.sources(root, files) for place in (*source.images, *source.videos)}
-        tops = [path for place in roots for path in place.iterdir() if path.is_dir()]
-        return "\n".join(f"{path}:{path.stat().st_mtime_ns}" for path in sorted({*roots, *tops}))
+        return "\n".join(f"{place}:{place.stat().st_mtime_ns}:{tree_stamp(place)}" for place in sorted(roots))
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[_Group]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""
         groups = []
         for source in self.sources(root, files):
-            spans = [Span(start, end) for start, end in index_elements(source.file).tolist()]
-            groups += [
-                _Group(source, first, tuple(spans[first : first + _GROUP])) for first in range(0, len(spans), _GROUP)
-            ]
+            spans = index_elements(source.file)
+            groups += [_Group(source, first, spans[first : first + _GROUP]) for first in range(0, len(spans), _GROUP)]
         return {"train": groups}
 
     def expand(self, row: _Group) -> list[_Record]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.expand`."""
-        return [_Record(row.source, row.first + place, span) for place, span in enumerate(row.spans)]
+        spans = row.spans.tolist()
+        return [_Record(row.source, row.first + place, Span(start, end)) for place, (start, end) in enumerate(spans)]
 
     def read_row(self, row: _Record) -> tuple[str, dict[str, Any]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.read_row`."""

@@ -37,7 +37,7 @@ from evqa._files import child
 from evqa.corpora.base import cache_folder
 from evqa.corpora.expressions import read_json_strictly
 from evqa.corpora.masklets import VOID, LabelMaps
-from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.media import find_folder, media_stamp, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
@@ -89,7 +89,8 @@ class GroundMoRe(SegmentationCorpus):
 
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
-        return media_stamp([files[0].parent], _MEDIA)
+        home = files[0].parent
+        return media_stamp([home], _MEDIA) + "".join(tree_stamp(home / name, depth=2) for name in _MEDIA)
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[_Row]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""
@@ -205,7 +206,7 @@ def _listing(folder: Path) -> tuple[list[tuple[int, str]], frozenset[str]]:
                 raise DataError(f"the image {name!r} has no number in its name", file=folder)
             images.append((int(number[1]), name))
     if not images:
-        raise MissingDataError("the clip has no images", file=folder / "images")
+        raise MissingDataError('the clip has no images; on_error="skip" leaves such rows out', file=folder / "images")
     images.sort()
     if len({number for number, _ in images}) < len(images):
         raise DataError("two images of the clip have one number", file=folder / "images")

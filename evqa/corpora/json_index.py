@@ -114,7 +114,7 @@ def _items(file: Path, span: Span | None, kind: str) -> Iterator[tuple[Span | No
                 empty = not _bytes(file, value).strip()
             if not empty:
                 yield key, value
-            elif not closed:
+            elif not (closed and first):
                 raise DataError(f"not readable as JSON at byte {place} (a comma too many)", file=file)
             key, start, first, empty = None, place + 1, False, False
     if start is None:

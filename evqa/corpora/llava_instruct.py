@@ -27,14 +27,10 @@ class LlavaInstruct(ConversationCorpus):
 
     corpus = "llava_instruct"
     homepage = "https://github.com/haotian-liu/LLaVA"
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "not one licence: text of GPT-4 and of other sets; images of COCO, GQA, OCR-VQA, TextVQA and VG", "nothing",
-            "Its parts have licences of their own and come under the terms of the model that wrote them.",
-        )  # fmt: skip
+    licence = Terms(
+        "not one licence: text of GPT-4 and of other sets; images of COCO, GQA, OCR-VQA, TextVQA and VG", "nothing",
+        "Its parts have licences of their own and come under the terms of the model that wrote them.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

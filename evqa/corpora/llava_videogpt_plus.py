@@ -24,14 +24,10 @@ class LlavaVideoGptPlus(ConversationCorpus):
 
     corpus = "llava_videogpt_plus"
     homepage = "https://huggingface.co/datasets/PolyU-ChenLab/UniPixel-SFT-1M"
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "those of LLaVA-Instruct-665k and VideoGPT+", "nothing",
-            "Its parts have licences of their own and come under the terms of the model that wrote them.",
-        )  # fmt: skip
+    licence = Terms(
+        "those of LLaVA-Instruct-665k and VideoGPT+", "nothing",
+        "Its parts have licences of their own and come under the terms of the model that wrote them.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

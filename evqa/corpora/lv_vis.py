@@ -53,13 +53,9 @@ class LvVis(SegmentationCorpus):
 
     corpus = "lv_vis"
     homepage = "https://github.com/haochenheheda/LVVIS"
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "CC BY-NC-SA 4.0", "annotations", "The annotations may be shared alike for research; the clips are others'."
-        )
+    licence = Terms(
+        "CC BY-NC-SA 4.0", "annotations", "The annotations may be shared alike for research; the clips are others'."
+    )
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

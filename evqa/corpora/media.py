@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -13,7 +14,9 @@ from evqa.corpora.archives import ARCHIVE_SUFFIXES, extract
 from evqa.errors import DataError, MaskError, MissingDataError
 from evqa.types import FrameMask
 
-__all__ = ["ClipFinder", "find_file", "find_folder", "media_stamp", "read_reference_masks", "relative"]
+__all__ = [
+    "ClipFinder", "find_file", "find_folder", "media_stamp", "read_reference_masks", "relative", "tree_stamp",
+]  # fmt: skip
 
 VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".avi", ".mov")
 _FRAME_NUMBER = re.compile(r"(?:frame_)?(\d+)")
@@ -73,6 +76,35 @@ def media_stamp(roots: Sequence[Path], names: Sequence[str]) -> str:
                 if path.exists():
                     found.append(f"{path}:{path.stat().st_mtime_ns}")
     return "\n".join(found)
+
+
+def tree_stamp(folder: Path, depth: int = 1, suffix: str | None = None) -> str:
+    """A hash that changes when files are added to the folders below a folder, or removed from them.
+
+    Args:
+        folder: Need not be there.
+        depth: How many levels of folders to look at.
+        suffix: Also changes when a file with this suffix is edited in place, which costs a look at each of them.
+    """
+    digest = hashlib.sha256()
+
+    def walk(path: str, left: int) -> None:
+        try:
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for entry in entries:
+            if entry.is_dir():
+                digest.update(f"{entry.path}:{entry.stat().st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+                if left > 1:
+                    walk(entry.path, left - 1)
+            elif suffix is not None and entry.name.endswith(suffix):
+                info = entry.stat()
+                line = f"{entry.path}:{info.st_size}:{info.st_mtime_ns}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
+
+    walk(os.fspath(folder), depth)
+    return digest.hexdigest()[:16]
 
 
 def _inner(folder: Path) -> Path:

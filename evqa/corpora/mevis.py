@@ -40,13 +40,9 @@ class MeViS(SegmentationCorpus):
         "valid_u": [{"videos": 50, "rows": 793}, {"videos": 50, "rows": 907}],
         "valid": [{"videos": 140, "rows": 2236}, {"videos": 140, "rows": 2523}],
     }
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "CC BY-NC-SA 4.0", "annotations", "The annotations may be shared alike for research; the clips are others'."
-        )
+    licence = Terms(
+        "CC BY-NC-SA 4.0", "annotations", "The annotations may be shared alike for research; the clips are others'."
+    )
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

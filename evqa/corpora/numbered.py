@@ -8,6 +8,7 @@ that expressions of one object have the same masks. Both checks are made here, b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from evqa.corpora.segmentation import Track
 from evqa.errors import DataError
 
 __all__ = ["ORDERS", "expression_set", "masks_by_number", "object_id"]
+
+logger = logging.getLogger(__name__)
 
 #: How expressions may be counted. ``text``: as the published pickles are; ``file``: as they stand in the JSON file.
 ORDERS = ("text", "file")
@@ -88,6 +91,10 @@ def _check_order(masks: MaskDict, videos: Sequence[Video], order: str) -> None:
             f"object have different masks, and in the other they agree. Pass mask_order={other!r}",
             file=masks.file,
         )
+    logger.warning(
+        "%s: in neither order do all expressions of one object have the same masks; counted in the order %r",
+        masks.file, order,
+    )  # fmt: skip
 
 
 def _agrees(masks: MaskDict, videos: Sequence[Video], order: str) -> bool | None:

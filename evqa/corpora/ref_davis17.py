@@ -28,7 +28,7 @@ from typing import Any
 from evqa.corpora.base import Terms, cache_folder
 from evqa.corpora.expressions import Video, expressions_of, read_videos
 from evqa.corpora.masklets import MaskDict
-from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.media import find_folder, media_stamp, tree_stamp
 from evqa.corpora.numbered import expression_set, masks_by_number
 from evqa.corpora.ref_youtube_vos import RefYouTubeVosConfig, label_map_tracks, with_void
 from evqa.corpora.segmentation import UNIPIXEL, Expression, SegmentationCorpus, homes, media_root, nothing_found
@@ -62,14 +62,10 @@ class RefDavis17(SegmentationCorpus):
     )
     BUILDER_CONFIG_CLASS = RefYouTubeVosConfig
     official = {"train": [{"videos": 60}], "valid": [{"videos": 30}]}
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "DAVIS: BSD-3-Clause; expressions: not stated", "nothing",
-            "The expressions' authors (MPI) state no licence, so the right to pass them on is theirs.",
-        )  # fmt: skip
+    licence = Terms(
+        "DAVIS: BSD-3-Clause; expressions: not stated", "nothing",
+        "The expressions' authors (MPI) state no licence, so the right to pass them on is theirs.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""
@@ -94,10 +90,11 @@ class RefDavis17(SegmentationCorpus):
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
         home = _home(files)
+        maps = [home / split / "Annotations" for split in _SPLITS]
+        maps += [home / "DAVIS" / name / "480p" for name in ("Annotations_unsupervised", "Annotations")]
         own = media_stamp([home / split for split in _SPLITS], ("JPEGImages", "Annotations"))
-        return own + media_stamp(
-            [home / "DAVIS"], ("JPEGImages/480p", "Annotations_unsupervised/480p", "Annotations/480p")
-        )
+        names = ("JPEGImages/480p", "Annotations_unsupervised/480p", "Annotations/480p")
+        return own + media_stamp([home / "DAVIS"], names) + "".join(map(tree_stamp, maps))
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[Expression]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""

@@ -27,7 +27,7 @@ from typing import Any
 from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.expressions import Video, expressions_of, masks_by_annotation, read_json_strictly, read_videos
 from evqa.corpora.masklets import FrameMasks, MaskDict, read_masks
-from evqa.corpora.media import media_stamp, relative
+from evqa.corpora.media import media_stamp, relative, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
@@ -71,14 +71,10 @@ class RefSav(SegmentationCorpus):
     corpus = "ref_sav"
     homepage = "https://huggingface.co/datasets/Dense-World/Sa2VA-Training"
     BUILDER_CONFIG_CLASS = RefSavConfig
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "SA-V: CC BY 4.0; descriptions: not stated", "nothing",
-            "The descriptions' authors (Sa2VA) state no licence for them, so the right to pass them on is theirs.",
-        )  # fmt: skip
+    licence = Terms(
+        "SA-V: CC BY 4.0; descriptions: not stated", "nothing",
+        "The descriptions' authors (Sa2VA) state no licence for them, so the right to pass them on is theirs.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""
@@ -98,7 +94,9 @@ class RefSav(SegmentationCorpus):
 
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
-        return media_stamp(self._sav_places(files[0]), ("sav_train", "sav_train/*", "videos", "sam_v_full"))
+        places = self._sav_places(files[0])
+        trees = "".join(tree_stamp(place / name) for place in places for name in ("sav_train", "videos"))
+        return media_stamp(places, ("sav_train", "videos")) + trees
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[Any]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""
@@ -126,7 +124,7 @@ class RefSav(SegmentationCorpus):
         if not here:
             raise MissingDataError(
                 "the masks of train are those of SA-V, and its sav_train is not here; link it beside the file or pass "
-                f"sav_dir=. Looked in {', '.join(map(str, places))}",
+                f"sav_dir=. Looked in {_list(places)}",
                 file=file,
             )
         records = read_json_strictly(file)
@@ -137,7 +135,7 @@ class RefSav(SegmentationCorpus):
             paths = (record.get("video_path"), record.get("anno_path"))
             rows += [_TrainRow(file, places, video_id, paths, key, item) for key, item in objects.items()]
         if rows and not any(_is_there(row.paths[0], places) for row in rows):
-            logger.warning("ref_sav train comes without videos (looked in %s): rows have video=None", places)
+            _warn_without_videos("train", places)
             rows = [dataclasses.replace(row, videos=False) for row in rows]
         return rows
 
@@ -150,12 +148,14 @@ class RefSav(SegmentationCorpus):
         places += [place / "sav_train" for place in self._sav_places(file.parent)]
         clips = [_video_file(places, video.video_id) for video in videos]
         if not any(clips):
-            logger.warning("ref_sav valid comes without videos (looked in %s): rows have video=None", places)
+            _warn_without_videos("valid", places)
         found = {video.video_id: clip for video, clip in zip(videos, clips, strict=True)}
 
         def make_clip(video: Video) -> Clip:
             if any(found.values()) and found[video.video_id] is None:
-                video.fault = video.fault or f"the video is not there; looked for {_name(video.video_id)} in {places}"
+                video.fault = (
+                    video.fault or f"the video is not there; looked for {_name(video.video_id)} in {_list(places)}"
+                )
             numbers = [int(name) for name in video.frames if name.isdecimal()]
             if len(numbers) != len(video.frames):
                 video.fault = video.fault or "the frames are not named after their numbers in the video"
@@ -172,6 +172,14 @@ class RefSav(SegmentationCorpus):
                 tracks=masks_by_annotation(masks, needed=masks is not None), make_clip=make_clip,
             )
         )  # fmt: skip
+
+
+def _warn_without_videos(split: str, places: Sequence[Path]) -> None:
+    logger.warning("ref_sav %s comes without videos (looked in %s): rows have video=None", split, _list(places))
+
+
+def _list(places: Sequence[Path]) -> str:
+    return ", ".join(map(str, places))
 
 
 def _name(video_id: str) -> str:
@@ -235,9 +243,8 @@ class _TrainRow:
     def _need(self, field: str, published: Any) -> Path:
         found = _find(published, self.places)
         if found is None:
-            where = ", ".join(map(str, self.places))
             raise MissingDataError(
-                f"{field} {published!r} is not there, also without its first part, in any of {where}"
+                f"{field} {published!r} is not there, also without its first part, in any of {_list(self.places)}"
             )
         return found
 

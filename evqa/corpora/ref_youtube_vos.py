@@ -26,7 +26,7 @@ from evqa._files import child
 from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.expressions import Video, expressions_of, read_json_strictly, read_videos
 from evqa.corpora.masklets import VOID, LabelMaps, MaskDict
-from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.media import find_folder, media_stamp, tree_stamp
 from evqa.corpora.numbered import masks_by_number, object_id
 from evqa.corpora.segmentation import UNIPIXEL, Expression, SegmentationCorpus, Track, homes, media_root, nothing_found
 from evqa.errors import DataError
@@ -57,11 +57,7 @@ class RefYouTubeVos(SegmentationCorpus):
     homepage = "https://youtube-vos.org/dataset/rvos/"
     BUILDER_CONFIG_CLASS = RefYouTubeVosConfig
     official = {"train": [{"videos": 3471, "rows": 12913}], "valid": [{"videos": 202}], "test": [{"videos": 305}]}
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms("CC BY 4.0 (annotations)", "annotations", "The clips belong to those who put them on YouTube.")
+    licence = Terms("CC BY 4.0 (annotations)", "annotations", "The clips belong to those who put them on YouTube.")
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""
@@ -77,7 +73,8 @@ class RefYouTubeVos(SegmentationCorpus):
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
         home = _home(files)
-        return media_stamp([home / split for split in _SPLITS], ("JPEGImages", "Annotations"))
+        maps = tree_stamp(home / "train" / "Annotations")
+        return maps + media_stamp([home / split for split in _SPLITS], ("JPEGImages", "Annotations"))
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[Expression]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""

@@ -59,15 +59,11 @@ class ReVOS(SegmentationCorpus):
     corpus = "revos"
     homepage = "https://github.com/cilinyan/ReVOS-api"
     BUILDER_CONFIG_CLASS = ReVOSConfig
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "CC BY-NC-SA 4.0", "annotations",
-            "The annotations may be shared alike for research; the clips are those of MOSE, MeViS, LV-VIS, OVIS, TAO "
-            "and UVO.",
-        )  # fmt: skip
+    licence = Terms(
+        "CC BY-NC-SA 4.0", "annotations",
+        "The annotations may be shared alike for research; the clips are those of MOSE, MeViS, LV-VIS, OVIS, TAO "
+        "and UVO.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

@@ -23,7 +23,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datasets
 from PIL import Image
 
 from evqa import masks as rle_masks
@@ -32,7 +31,7 @@ from evqa.corpora.base import CorpusBuilder, CorpusConfig
 from evqa.corpora.masklets import ABSENT, FrameMasks, MaskSource
 from evqa.corpora.memory import remembered
 from evqa.errors import DataError, EvqaError, MaskError, MissingDataError
-from evqa.types import FrameMask, features
+from evqa.types import FrameMask
 
 __all__ = ["Clip", "Expression", "SegmentationCorpus", "Track", "homes", "media_root", "nothing_found"]
 
@@ -114,16 +113,11 @@ class SegmentationCorpus(CorpusBuilder):
     BUILDER_CONFIG_CLASS = CorpusConfig
     record: ClassVar[str] = "segmentation"
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(
-            description=(type(self).__doc__ or "").strip(),
-            features=features("segmentation"),
-            homepage=self.homepage,
-            license=self.terms(self.config.name).licence,
-        )
-
     def expression(self, row: Any) -> Expression:
-        """The expression of a listed row, for corpora whose rows are not listed as expressions."""
+        """The expression of a listed row, for corpora whose rows are not listed as expressions.
+
+        Such a row has an ``entry`` and a ``file``, for errors.
+        """
         return row
 
     def finish(self, record: dict[str, Any]) -> Mapping[str, Any]:
@@ -133,7 +127,7 @@ class SegmentationCorpus(CorpusBuilder):
     def read_row(self, row: Any) -> tuple[str, dict[str, Any]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.read_row`."""
         entry = f"{row.clip.video_id}/{row.expression_id}" if isinstance(row, Expression) else row.entry
-        file = row.clip.file if isinstance(row, Expression) else None
+        file = row.clip.file if isinstance(row, Expression) else row.file
         try:
             expression = self.expression(row)
             file = expression.clip.file

@@ -24,7 +24,7 @@ from typing import Any
 import datasets
 
 from evqa.corpora import embedded, st_evidence_instruct
-from evqa.corpora.base import CorpusBuilder, CorpusConfig, cache_folder
+from evqa.corpora.base import CorpusBuilder, CorpusConfig, Terms, cache_folder
 from evqa.corpora.media import ClipFinder, find_file, find_folder, media_stamp, read_reference_masks, relative
 from evqa.corpora.tables import QUESTION_COLUMNS, Cells, read_csv, read_json
 from evqa.errors import DataError, MissingDataError
@@ -83,9 +83,17 @@ class StEvidence(CorpusBuilder):
             description=self.config.description,
             features=columns,
             homepage="https://huggingface.co/datasets/Salesforce/ST-Evidence-Bench",
-            license="CC0-1.0" if self.config.name == "sample" else "CC-BY-NC-4.0 (release); clips as their sources",
+            license=self.terms(self.config.name).licence,
             citation=_CITATION,
         )
+
+    @classmethod
+    def terms(cls, config: str) -> Terms:
+        """See :meth:`CorpusBuilder.terms`."""
+        if config == "sample":
+            return Terms("CC0-1.0", "media", "Made by the evqa developers.")
+        reason = "Clips, and images cut from them, are those of the sets that the release took them from."
+        return Terms("CC-BY-NC-4.0 (release); clips as their sources", "annotations", reason)
 
     def source_repo(self) -> str | None:
         """See :meth:`CorpusBuilder.source_repo`."""

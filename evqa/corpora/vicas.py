@@ -27,7 +27,7 @@ from typing import Any
 from evqa.corpora.base import CorpusConfig, Terms, cache_folder
 from evqa.corpora.json_index import Span, index_members, read_span
 from evqa.corpora.masklets import ABSENT, FrameMasks, read_masks
-from evqa.corpora.media import find_folder, media_stamp
+from evqa.corpora.media import find_folder, media_stamp, tree_stamp
 from evqa.corpora.memory import remembered
 from evqa.corpora.segmentation import (
     UNIPIXEL,
@@ -74,14 +74,10 @@ class ViCaS(SegmentationCorpus):
     corpus = "vicas"
     homepage = "https://github.com/Ali2500/ViCaS"
     BUILDER_CONFIG_CLASS = ViCaSConfig
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms(
-            "CC; not for commercial use (the authors' terms of use)", "annotations",
-            "Its authors publish the annotations and, for copyright reasons, not the clips, which are those of Oops.",
-        )  # fmt: skip
+    licence = Terms(
+        "CC; not for commercial use (the authors' terms of use)", "annotations",
+        "Its authors publish the annotations and, for copyright reasons, not the clips, which are those of Oops.",
+    )  # fmt: skip
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""
@@ -104,7 +100,8 @@ class ViCaS(SegmentationCorpus):
     def extra_stamp(self, root: Path, files: Sequence[Path]) -> str:
         """See :meth:`evqa.corpora.base.CorpusBuilder.extra_stamp`."""
         home, release = files[0].parents[2], files[0].parent.name
-        return media_stamp([home], (f"annotations/{release}", "masks", "video_frames"))
+        trees = tree_stamp(home / "annotations" / release, suffix=".json") + tree_stamp(home / "masks")
+        return media_stamp([home], (f"annotations/{release}", "masks", "video_frames")) + trees
 
     def list_rows(self, root: Path, files: Sequence[Path]) -> Mapping[str, list[_Video]]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.list_rows`."""
@@ -200,6 +197,10 @@ class _Row:
     @property
     def entry(self) -> str:
         return f"{self.video.video}/{self.number}"
+
+    @property
+    def file(self) -> Path:
+        return self.video.file
 
     def read(self) -> Expression:
         place = self.video

@@ -39,11 +39,7 @@ class VideoGptPlus(ConversationCorpus):
 
     corpus = "videogpt_plus"
     homepage = "https://huggingface.co/datasets/MBZUAI/VideoGPT-plus_Training_Dataset"
-
-    @classmethod
-    def terms(cls, config: str) -> Terms:
-        """See :meth:`evqa.corpora.base.CorpusBuilder.terms`."""
-        return Terms("CC BY 4.0 (annotations)", "annotations", "The videos are those of the sets they were taken from.")
+    licence = Terms("CC BY 4.0 (annotations)", "annotations", "The videos are those of the sets they were taken from.")
 
     def annotation_files(self, root: Path) -> list[Path]:
         """See :meth:`evqa.corpora.base.CorpusBuilder.annotation_files`."""

@@ -212,9 +212,9 @@ def entry(facts: Facts, draft: questions.Draft, k: int, rng: random.Random) -> d
         "segments": make_sample.seconds(draft.spans),
         "evidence": draft.evidence,
         "temporal_options": [],
-        "temporal_answer": -1,
+        "temporal_answer": None,
         "spatial_options": [],
-        "spatial_answer": -1,
+        "spatial_answer": None,
     }
 
 

@@ -1,0 +1,15 @@
+"""Publish Ref-SAV as typed Parquet, so that it loads without evqa.
+
+    python dataset_scripts/ref_sav/publish.py --repo USER/ref_sav --data-dir FOLDER
+
+The authors of the descriptions state no licence: without --permission nothing is published. The same command goes on
+after an interruption.
+"""
+
+import sys
+from pathlib import Path
+
+from evqa.corpora.publishing import main
+
+if __name__ == "__main__":
+    sys.exit(main("ref_sav", Path(__file__).with_name("README.md"), __doc__))
