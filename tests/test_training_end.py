@@ -25,7 +25,7 @@ from training_fixtures import losses, make_mixture, make_model, make_trainer
 import evqa
 from evqa.errors import DataError
 from evqa.models.unipixel import UniPixelForConditionalGeneration, UniPixelProcessor
-from evqa.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from evqa.training.arguments import RECOMPUTED, DataArguments, ModelArguments, TrainingArguments
 from evqa.training.card import model_card
 from evqa.training.collator import UniPixelCollator
 from evqa.training.master import MasterAdamW
@@ -86,6 +86,23 @@ def test_a_second_adapter_is_refused():
     tuned = prepare_for_training(make_model()[0], Tuning(lora="qkvo_llm", lora_r=2))
     with pytest.raises(DataError, match="has an adapter already"):
         prepare_for_training(tuned, Tuning(lora="qkvo_llm", lora_r=2))
+
+
+def test_recomputing_is_where_it_is_wanted(mixture, tmp_path):
+    """The same gradients wherever activations are recomputed, and only there."""
+    found = {}
+    for parts in ([], ["vision", "sam2_tracker"], list(RECOMPUTED)):
+        trainer = make_trainer(tmp_path / str(len(parts)), mixture, max_steps=1, checkpoint_modules=parts, optim="sgd")
+        trainer.train()
+        on = {n for n, m in trainer.unipixel.named_modules() if getattr(m, "gradient_checkpointing", False)}
+        blocks = {n for n in on if n.split(".")[-1].isdigit()}
+        assert any(n.startswith("model.visual.blocks") for n in blocks) == ("vision" in parts)
+        assert any(n.startswith("model.language_model.layers") for n in blocks) == ("llm" in parts)
+        assert any(n.startswith("sam2.image_encoder") for n in blocks) == ("sam2_encoder" in parts)
+        assert any(n.startswith("sam2.sam_mask_decoder") for n in on) == ("sam2_tracker" in parts)
+        found[len(parts)] = losses(trainer)[0]
+    assert found[0] == pytest.approx(found[2], rel=1e-5)
+    assert found[0] == pytest.approx(found[4], rel=1e-5)
 
 
 def test_half_precision_weights_take_small_steps():

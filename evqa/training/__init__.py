@@ -8,6 +8,13 @@
 :mod:`evqa.training.sampler`           batches of one kind of data, the same for any split over ranks; resumable
 :mod:`evqa.training.streaming`         the same batches' rules where rows cannot be looked up by number
 :mod:`evqa.training.budget`            samples that failed: counted, named, and too many of them stop the run
+:mod:`evqa.training.tuning`            what of a model is trained: adapters, modules
+:mod:`evqa.training.collator`          samples to a batch of UniPixel
+:mod:`evqa.training.trainer`           TRL's trainer with the model's whole loss
+:mod:`evqa.training.resuming`          checkpoints that are whole or not there, and going on from one exactly
+:mod:`evqa.training.evaluation`        the benchmark while training and after it
+:mod:`evqa.training.referring`         referring sets, for a trained checkpoint
+:mod:`evqa.training.vlm_collator`      rows for plain video language models
 =====================================  ===========================================================================
 
 Names below are loaded on first use.
