@@ -104,6 +104,17 @@ def test_accumulation_and_padding_change_nothing(four, tmp_path):
         assert differences(weights(whole), weights(other)) < 2e-6
 
 
+def test_workers_of_the_loader_change_nothing(four, tmp_path):
+    settings = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.01}
+    one = run(tmp_path / "a", four, **settings)
+    other = run(
+        tmp_path / "b", four, dataloader_num_workers=2, dataloader_persistent_workers=True, dataloader_prefetch_factor=2,
+        **settings,
+    )  # fmt: skip
+    assert losses(one) == losses(other)
+    assert differences(weights(one), weights(other)) == 0
+
+
 def test_stand_ins_and_failures_count_for_nothing(four):
     model, processor = make_model()
     model.train()

@@ -199,9 +199,12 @@ torch.set_num_threads(1)
 here = Path({here!r})
 trainer = make_trainer(
     here / "out", make_mixture(here / "data"), max_steps=1, per_device_eval_batch_size=2, push_to_hub=True,
-    hub_model_id="evqa/trained", save_dtype="float32",
+    hub_model_id="evqa/trained", save_dtype="float32", save_strategy="steps", save_steps=1,
 )
 trainer.train()
+from huggingface_hub import HfApi
+early = set(HfApi().list_repo_files("evqa/trained"))
+assert {{"pytorch_model.safetensors", "config.json"}} <= early and "optimizer.pt" not in early, early
 rows = evqa.load_dataset("st_evidence", "sample", split="test[:2]")
 scores = finish(trainer, benchmark=rows, name="sample", base="evqa/unipixel-tiny", max_new_tokens=6)
 print("SCORES", dict(scores)["num_samples"])
@@ -232,6 +235,10 @@ def test_pushed_model_is_reloaded_with_the_same_numbers(hub, tmp_path):  # noqa:
 
     assert "SCORES 2" in run(_TRAIN_AND_PUSH.format(tests=str(Path(__file__).parent), here=str(tmp_path)))
     before = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    listed = "from huggingface_hub import HfApi; print(*HfApi().list_repo_files('evqa/trained'))"
+    files = set(run(listed).split())
+    assert {"model.safetensors", "README.md", "predictions.jsonl"} <= files
+    assert not {"pytorch_model.safetensors", "trainer_state.json"} & files
     after = json.loads(run(_RELOAD).partition("SAID")[2])
     assert len(after) == 2
     assert after == before

@@ -10,6 +10,7 @@ from evqa.report.table import score_table, to_json
 from evqa.scoring import Scores
 from evqa.training.card import write_card
 from evqa.training.evaluation import BenchmarkEvaluation
+from evqa.training.models import push_folder
 
 __all__ = ["finish"]
 
@@ -51,20 +52,6 @@ def finish(trainer: Any, *, benchmark: Any | None, name: str, base: str, max_new
             whole=whole, trainable=trainable,
         )  # fmt: skip
         if args.push_to_hub:
-            _push(trainer, folder)
+            push_folder(args, folder, f"Trained for {trainer.state.global_step} steps")
     accelerator.wait_for_everyone()
     return scores
-
-
-def _push(trainer: Any, folder: Path) -> None:
-    """Upload what belongs to the model: neither checkpoints nor pictures."""
-    from huggingface_hub import HfApi
-
-    args = trainer.args
-    api = HfApi(token=args.hub_token)
-    repo = api.create_repo(args.hub_model_id or folder.resolve().name, private=args.hub_private_repo, exist_ok=True)
-    api.upload_folder(
-        repo_id=repo.repo_id, folder_path=folder, commit_message=f"Trained for {trainer.state.global_step} steps",
-        allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "README.md", "predictions.jsonl"],
-        ignore_patterns=["checkpoint-*", ".checkpoint-*", "masks/*"], revision=args.hub_revision,
-    )  # fmt: skip

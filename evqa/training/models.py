@@ -13,7 +13,7 @@ from evqa.errors import DataError
 from evqa.training.arguments import ModelArguments
 from evqa.training.tuning import prepare_for_training
 
-__all__ = ["TINY", "load_model", "save_final"]
+__all__ = ["TINY", "load_model", "push_folder", "save_final"]
 
 #: A small model of random weights, made on the spot.
 TINY = "evqa/unipixel-tiny"
@@ -111,3 +111,25 @@ def save_final(
             },
         )
     processor.save_pretrained(folder)
+
+
+def push_folder(args: Any, folder: str | os.PathLike[str], message: str) -> None:
+    """Upload a model's files; what belongs to the run (optimiser, checkpoints, pictures) stays here.
+
+    Args:
+        args: Training arguments: ``hub_model_id``, ``hub_token``, ``hub_private_repo``, ``hub_revision``.
+        folder: A final model or a checkpoint.
+        message: Of the commit.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=args.hub_token)
+    name = args.hub_model_id or Path(args.output_dir).resolve().name
+    repo = api.create_repo(name, private=args.hub_private_repo, exist_ok=True)
+    api.upload_folder(
+        repo_id=repo.repo_id, folder_path=folder, commit_message=message, revision=args.hub_revision,
+        allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "README.md", "predictions.jsonl"],
+        ignore_patterns=["checkpoint-*", ".checkpoint-*", "masks/*", "trainer_state.json", "evqa_checkpoint.json"],
+        # Weights of an earlier commit in another form (a checkpoint's parts, where the final model is whole).
+        delete_patterns=["*.safetensors", "*.safetensors.index.json", "adapter_config.json"],
+    )  # fmt: skip

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import rotate_checkpoints
+from transformers.trainer_utils import HubStrategy, rotate_checkpoints
 from trl import SFTTrainer
 
 from evqa.errors import DataError, TrainingError
 from evqa.models.unipixel.checkpoints_unipixel import TRAINED_FILE, plain_name, put_trained, save_adapter
 from evqa.training import checkpoints
-from evqa.training.models import save_final
+from evqa.training.models import push_folder, save_final
 from evqa.training.tuning import plain_parameter_name
 
 __all__ = ["ADAPTER_FILE", "ResumableTrainer", "load_trained"]
@@ -124,6 +124,11 @@ class ResumableTrainer(SFTTrainer):
                 output_dir=str(output_dir), save_total_limit=limit,
                 best_model_checkpoint=self.state.best_model_checkpoint, use_mtime=False,
             )  # fmt: skip
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Upload what is needed to load the model; the parent would leave out the modules that are trained whole."""
+        if self.is_world_process_zero() and self.args.hub_strategy != HubStrategy.END:
+            push_folder(self.args, checkpoint_folder, f"Step {self.state.global_step}")
 
     def _anybody(self, this_rank: bool) -> bool:
         """Whether it holds on any rank; they then stop together instead of waiting for one that has stopped."""

@@ -139,6 +139,12 @@ class UniPixelTrainer(ResumableTrainer):
             prefetch_factor=args.dataloader_prefetch_factor,
         )
 
+    def _prepare_input(self, data: Any) -> Any:
+        """Without waiting for the device: batches lie in pinned memory."""
+        if isinstance(data, torch.Tensor) and not self.is_deepspeed_enabled:
+            return data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
+
     def num_examples(self, dataloader: Any) -> int:
         """Samples of an epoch."""
         return len(self.mixture)
