@@ -216,6 +216,10 @@ def test_resume_modes_do_what_they_say(undisturbed, tmp_path):
     explicit = resumed(tmp_path / "other", mixture, resume=str(folder / "out" / "checkpoint-2"))
     assert losses(explicit) == expected
     assert differences(weights(explicit), final) == 0
+    theirs = resumed(tmp_path / "theirs", mixture, resume_from_checkpoint=str(folder / "out" / "checkpoint-4"))
+    assert losses(theirs) == expected  # transformers' own name for it is not passed over
+    with pytest.raises(DataError, match="give one of them"):
+        make_trainer(tmp_path, mixture, resume="never", resume_from_checkpoint="x")
     fresh = resumed(tmp_path / "fresh", mixture, resume="never", max_steps=2)
     assert losses(fresh) == expected[:2]
     with pytest.raises(DataError, match="per_device|global_batch was 2, is 4"):

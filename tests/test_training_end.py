@@ -82,6 +82,21 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         Tuning(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_smoothing_factor": 0.1}, "label_smoothing_factor would change nothing"),
+        ({"packing": True}, "packing and padding_free are for text"),
+        ({"remove_unused_columns": True}, "remove_unused_columns must be false"),
+        ({"checkpoint_modules": ["head"]}, "none of vision, llm"),
+        ({"save_dtype": "int4"}, "int4"),
+    ],
+)
+def test_arguments_that_would_not_be_heeded_are_refused(settings, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        TrainingArguments(output_dir=str(tmp_path), bf16=False, use_cpu=True, **settings)
+
+
 def test_a_second_adapter_is_refused():
     tuned = prepare_for_training(make_model()[0], Tuning(lora="qkvo_llm", lora_r=2))
     with pytest.raises(DataError, match="has an adapter already"):

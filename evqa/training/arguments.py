@@ -19,6 +19,16 @@ __all__ = ["RECOMPUTED", "DataArguments", "ModelArguments", "TrainingArguments"]
 #: Parts of the model whose activations can be recomputed in the backward pass instead of kept.
 RECOMPUTED = ("vision", "llm", "sam2_encoder", "sam2_tracker")
 
+#: Settings of TRL and transformers that this trainer would not heed -> their values when nobody sets them.
+_WITHOUT_EFFECT = {
+    "label_smoothing_factor": 0.0,
+    "loss_type": "nll",
+    "use_liger_kernel": False,
+    "auto_find_batch_size": False,
+    "train_sampling_strategy": "random",
+    "assistant_only_loss": False,
+}
+
 
 @dataclass
 class ModelArguments:
@@ -136,6 +146,16 @@ class TrainingArguments(SFTConfig):
             raise DataError("remove_unused_columns must be false: training samples have no columns")
         if self.packing or self.padding_free:
             raise DataError("packing and padding_free are for text; samples with clips are batched and padded")
+        for name, usual in _WITHOUT_EFFECT.items():
+            if getattr(self, name, usual) != usual:
+                raise DataError(
+                    f"{name} would change nothing here, so it is refused: the loss and the batches are our own"
+                )
+        if self.resume_from_checkpoint is not None and self.resume != "auto":
+            raise DataError(
+                f"resume is {self.resume!r} and resume_from_checkpoint {self.resume_from_checkpoint!r}: give one of "
+                "them"
+            )
         if self.save_dtype not in ("bfloat16", "float16", "float32"):
             raise DataError(f"save_dtype is bfloat16, float16 or float32, not {self.save_dtype!r}")
         if unknown := sorted(set(self.checkpoint_modules) - set(RECOMPUTED)):

@@ -38,10 +38,12 @@ class ResumableTrainer(SFTTrainer):
         """Train. Which checkpoint to go on from: see :func:`~evqa.training.checkpoints.resolve_resume`.
 
         Args:
-            resume_from_checkpoint: Instead of ``args.resume``.
+            resume_from_checkpoint: Instead of what the arguments say (``resume``, or transformers' own
+                ``resume_from_checkpoint``).
             **kwargs: As in transformers.
         """
-        resume = self.args.resume if resume_from_checkpoint is None else resume_from_checkpoint
+        given = (resume_from_checkpoint, self.args.resume_from_checkpoint, self.args.resume)
+        resume = next(word for word in given if word is not None)
         found = [None]
         if self.accelerator.is_main_process:
             found = [checkpoints.resolve_resume(resume, self.args.output_dir)]
