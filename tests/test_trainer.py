@@ -222,8 +222,10 @@ def test_resume_modes_do_what_they_say(undisturbed, tmp_path):
         make_trainer(tmp_path, mixture, resume="never", resume_from_checkpoint="x")
     fresh = resumed(tmp_path / "fresh", mixture, resume="never", max_steps=2)
     assert losses(fresh) == expected[:2]
-    with pytest.raises(DataError, match="per_device|global_batch was 2, is 4"):
+    with pytest.raises(DataError, match="global_batch was 2, is 4"):
         resumed(folder / "out", mixture, per_device_train_batch_size=4)
+    with pytest.raises(DataError, match="mixture was "):  # as many samples, other frames and words
+        resumed(folder / "out", make_mixture(tmp_path / "new", evidence=8, seed=2))
 
 
 @pytest.mark.parametrize("mode", ["kill-in-step", "kill-in-save"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -56,7 +57,8 @@ class ResumableTrainer(SFTTrainer):
         return super().train(resume_from_checkpoint=None if found[0] is None else str(found[0]), **kwargs)
 
     def _facts(self) -> dict[str, Any]:
-        """What the order of samples depends on, and what the run is."""
+        """What the samples and their order depend on, and what the run is."""
+        words = json.dumps(self.mixture.describe(), sort_keys=True, default=str)
         return {
             **self.run_facts,
             "step": self.state.global_step,
@@ -64,18 +66,19 @@ class ResumableTrainer(SFTTrainer):
             "gradient_accumulation_steps": self.args.gradient_accumulation_steps,
             "data_seed": self.args.seed if self.args.data_seed is None else self.args.data_seed,
             "samples": self.mixture.type_sizes(),
+            "mixture": hashlib.sha256(words.encode()).hexdigest()[:16],
             "budget": self.budget.state_dict(),
         }
 
     def _check_same_data(self, folder: Path) -> None:
         facts = json.loads((folder / checkpoints.MANIFEST).read_text("utf-8"))
         now = self._facts()
-        names = ("global_batch", "gradient_accumulation_steps", "data_seed", "samples")
+        names = ("global_batch", "gradient_accumulation_steps", "data_seed", "samples", "mixture")
         changed = [f"{n} was {facts.get(n)}, is {now[n]}" for n in names if facts.get(n) != now[n]]
         if changed:
             raise DataError(
-                f"this checkpoint's run saw its samples in another order ({'; '.join(changed)}), so it cannot be gone "
-                "on with exactly; use the same settings, or start a new run from these weights (model_name_or_path)",
+                f"this checkpoint's run saw other samples, or in another order ({'; '.join(changed)}), so it cannot be "
+                "gone on with exactly; use the same settings, or start a new run from these weights (model_name_or_path)",
                 file=folder,
             )
 
