@@ -78,7 +78,8 @@ class ResumableTrainer(SFTTrainer):
         if changed:
             raise DataError(
                 f"this checkpoint's run saw other samples, or in another order ({'; '.join(changed)}), so it cannot be "
-                "gone on with exactly; use the same settings, or start a new run from these weights (model_name_or_path)",
+                "gone on with exactly; use the same settings, or start a new run from these weights "
+                "(model_name_or_path)",
                 file=folder,
             )
 
