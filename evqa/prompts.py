@@ -169,7 +169,9 @@ start of the video as [start, end] pairs.""",
 _ALLOWED = {"question", "options", "duration", "choices", "expression"}
 
 
-def grounded_reply(letter: str, segments: Sequence[Segment], num_objects: int = 1, token: str = "<|seg|>") -> str:
+def grounded_reply(
+    letter: str, segments: Sequence[Segment], num_objects: int = 1, token: str = "<|seg|>", words: str | None = None
+) -> str:
     """The reply to ``gen`` of :data:`GROUNDED`, as a model is trained to give it and as it is parsed.
 
     Args:
@@ -177,12 +179,17 @@ def grounded_reply(letter: str, segments: Sequence[Segment], num_objects: int = 
         segments: Seconds, written with one decimal.
         num_objects: How many masks: one for the union of all evidence, or one for each object.
         token: What stands for a mask.
+        words: Say the option itself before its letter. A small model learns to say what it sees, and then to find the
+            letter of what it said, much sooner than to find the letter of what it sees.
 
     >>> grounded_reply("B", [[0.667, 4.667]])
     'Answer: B. Temporal Evidence: [[0.7, 4.7]]. Spatial Evidence: <|seg|>.'
+    >>> grounded_reply("B", [[0.667, 4.667]], words="the blue car")
+    'The evidence shows the blue car. Answer: B. Temporal Evidence: [[0.7, 4.7]]. Spatial Evidence: <|seg|>.'
     """
+    said = f"The evidence shows {words}. " if words else ""
     spans = ", ".join(f"[{start:.1f}, {end:.1f}]" for start, end in segments)
-    return f"Answer: {letter}. Temporal Evidence: [{spans}]. Spatial Evidence: {' '.join([token] * num_objects)}."
+    return f"{said}Answer: {letter}. Temporal Evidence: [{spans}]. Spatial Evidence: {' '.join([token] * num_objects)}."
 
 
 def load_prompts(path: str | os.PathLike | None, default: PromptSet = DEFAULT) -> PromptSet:

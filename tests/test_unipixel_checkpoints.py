@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -28,8 +26,12 @@ from evqa.models.unipixel import (  # noqa: E402
     to_module_name,
     to_published_name,
 )
+from evqa.models.unipixel.configuration_unipixel import SAM2_PRESETS  # noqa: E402
 from evqa.models.unipixel.conversion_unipixel import NEW_TOKENS, read_sam2, to_meta_name  # noqa: E402
 
+#: What our small models have smaller than any SAM 2.1.
+WIDE = {"hidden_size": 256, "memory_dim": 64, "memory_attention_layers": 4, "memory_feed_forward": 2048,
+        "decoder_mlp_dim": 2048, "iou_head_dim": 256, "memory_fuser_layers": 2, "image_size": 128}  # fmt: skip
 FOURIER = "positional_encoding_gaussian_matrix"
 
 
@@ -284,6 +286,8 @@ def test_conversion_refuses(tmp_path, qwen):
     with pytest.raises(DataError, match=r"not the weights of this SAM 2: \d+ missing"):
         convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", qwen, image_size=128)
     small_config().save_pretrained(tmp_path / "other")
+    with pytest.raises(MissingDataError, match="Qwen2.5-VL cannot be read"):
+        convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", tmp_path / "nothing")
     with pytest.raises(DataError, match="a Qwen2.5-VL is needed"):
         convert_checkpoint(tmp_path / "sam2.1_hiera_tiny.pt", tmp_path / "other")
     torch.save({"model": {"x": os.system}}, tmp_path / "evil.pt")
@@ -291,12 +295,19 @@ def test_conversion_refuses(tmp_path, qwen):
         read_sam2(tmp_path / "evil.pt")
 
 
-def test_convert_says_what_is_wrong(tmp_path):
-    command = [sys.executable, "-m", "evqa.cli", "convert", "--sam2", str(tmp_path / "sam2.1_hiera_tiny.pt"),
-               "--qwen", "none", "--out", str(tmp_path / "out")]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert re.search(r"no SAM 2 checkpoint here.*sam2\.1_hiera_tiny\.pt", done.stderr)
+def test_convert_from_the_command_line(tmp_path, qwen, capsys):
+    from evqa.cli import main
+
+    file, out = tmp_path / "sam2.1_hiera_tiny.pt", tmp_path / "out"
+    assert main(["convert", "--sam2", str(file), "--qwen", str(qwen), "--out", str(out)]) == 2
+    assert re.search(r"no SAM 2 checkpoint here.*sam2\.1_hiera_tiny\.pt", capsys.readouterr().err)
+    weights = small_model(sam2=SAM2_PRESETS["tiny"] | WIDE).state_dict()
+    named = {to_meta_name(to_published_name(name)): w for name, w in weights.items() if name.startswith("sam2.")}
+    torch.save({"model": named}, file)
+    assert main(["convert", "--sam2", str(file), "--qwen", str(qwen), "--out", str(out), "--image-size", "128"]) == 0
+    assert "parameters, SAM 2 at 128 pixels" in capsys.readouterr().out
+    own = AutoModelForImageTextToText.from_pretrained(out, dtype="auto").state_dict()
+    assert all(torch.equal(own[name], weights[name].to(own[name].dtype)) for name in own if name.startswith("sam2."))
 
 
 # ----------------------------------------------------------------------------------- the Hub

@@ -524,6 +524,7 @@ def test_bad_input_is_named(model):
     bad(model, r"frame_size of sample 0.*\(0, 60\)", generate=True, frame_size=[(0, 60)])
     bad(model, "grids", video_grid_thw=torch.tensor([[2, 8, 16]]))
     bad(model, "sample 0 has a label_mask but no frames", frames=[None])
+    bad(model, "label_mask was given without the frames", frames=None)
 
 
 def test_bad_prompts_are_named(model):

@@ -167,6 +167,34 @@ def meta(ours):
     return model
 
 
+@pytest.mark.parametrize(("name", "short"), [("tiny", "t"), ("small", "s"), ("base_plus", "b+"), ("large", "l")])
+def test_sizes_of_meta(name, short):
+    """Our presets against the files that come with Meta's package."""
+    yaml = pytest.importorskip("yaml")
+    package = pytest.importorskip("sam2", reason="Meta's sam2 package is not installed")
+    from pathlib import Path
+
+    file = Path(package.__file__).parent / "configs" / "sam2.1" / f"sam2.1_hiera_{short}.yaml"
+    model = yaml.safe_load(file.read_text())["model"]
+    trunk, mine = model["image_encoder"]["trunk"], UniPixelSam2Config.from_preset(name)
+    defaults = {"num_heads": 2, "stages": [2, 3, 16, 3], "global_att_blocks": [12, 16, 20],
+                "window_pos_embed_bkg_spatial_size": [14, 14], "window_spec": [8, 4, 14, 7]}  # fmt: skip
+    trunk = {**defaults, **trunk}  # base+ leaves out what is the default of the class
+    assert mine.embed_dim == trunk["embed_dim"]
+    assert mine.num_heads == trunk["num_heads"]
+    assert mine.stages == trunk["stages"]
+    assert mine.global_attention_blocks == trunk["global_att_blocks"]
+    assert mine.background_size == trunk["window_pos_embed_bkg_spatial_size"]
+    assert mine.window_spec == trunk["window_spec"]
+    attention = model["memory_attention"]
+    assert (mine.hidden_size, mine.memory_attention_layers) == (attention["d_model"], attention["num_layers"])
+    assert mine.memory_feed_forward == attention["layer"]["dim_feedforward"]
+    assert mine.memory_dim == model["memory_encoder"]["out_dim"]
+    assert mine.num_maskmem == model["num_maskmem"]
+    assert mine.sigmoid_scale == model["sigmoid_scale_for_mem_enc"]
+    assert mine.sigmoid_bias == model["sigmoid_bias_for_mem_enc"]
+
+
 @torch.no_grad()
 def test_weights_of_meta_load(ours, meta):
     holder = nn.Module()

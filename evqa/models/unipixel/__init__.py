@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from evqa.models.unipixel.generation_unipixel import UniPixelGenerateOutput
     from evqa.models.unipixel.modeling_unipixel import UniPixelForConditionalGeneration, UniPixelOutput
     from evqa.models.unipixel.processing_unipixel import UniPixelProcessor
+    from evqa.models.unipixel.runtime_unipixel import Runtime
     from evqa.models.unipixel.tiny_unipixel import tiny
 
 _HOMES = {
+    "Runtime": "runtime_unipixel",
     "UniPixelConfig": "configuration_unipixel",
     "UniPixelForConditionalGeneration": "modeling_unipixel",
     "UniPixelGenerateOutput": "generation_unipixel",
@@ -41,6 +43,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Runtime",
     "UniPixelConfig",
     "UniPixelForConditionalGeneration",
     "UniPixelGenerateOutput",

@@ -251,7 +251,10 @@ def convert_checkpoint(
         name = sam2_preset(os.path.basename(os.fspath(sam2_checkpoint)) if sam2 is None else sam2)
         sizes = UniPixelSam2Config.from_preset(name, image_size=image_size)
     weights = read_sam2(sam2_checkpoint)
-    kind = PreTrainedConfig.get_config_dict(qwen_folder)[0].get("model_type")
+    try:
+        kind = PreTrainedConfig.get_config_dict(qwen_folder)[0].get("model_type")
+    except OSError as error:
+        raise MissingDataError(f"Qwen2.5-VL cannot be read: {error}", file=qwen_folder) from None
     if kind != Qwen2_5_VLConfig.model_type:
         raise DataError(f"a Qwen2.5-VL is needed, and this is of model_type {kind!r}", file=qwen_folder)
     qwen = Qwen2_5_VLConfig.from_pretrained(qwen_folder).to_dict()

@@ -27,6 +27,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils import can_return_tuple
 
+from evqa.errors import DataError
 from evqa.models.unipixel import checkpoints_unipixel as checkpoints
 from evqa.models.unipixel import conversion_unipixel as conversion
 from evqa.models.unipixel.codes_unipixel import FourierCode
@@ -87,7 +88,7 @@ class UniPixelForConditionalGeneration(
     """Qwen2.5-VL with SAM 2.1: text and masks.
 
     Attributes:
-        runtime: Switches of speed and memory (:class:`~evqa.models.unipixel.tracking_unipixel.Runtime`).
+        runtime: Switches of speed and memory (:class:`~evqa.models.unipixel.runtime_unipixel.Runtime`).
     """
 
     config: UniPixelConfig
@@ -100,7 +101,7 @@ class UniPixelForConditionalGeneration(
         super().__init__(config)
         self.runtime = Runtime()
         self.model.visual.blocks = nn.ModuleList(
-            PackedVisionBlock(config.vision_config) for _ in self.model.visual.blocks
+            PackedVisionBlock(self.model.visual.config) for _ in self.model.visual.blocks
         )
         self.sam2: UniPixelSam2 | None = None
         if config.sam2_video_config is not None:
@@ -273,6 +274,8 @@ class UniPixelForConditionalGeneration(
         cache = past_key_values if cache is None else cache
         if host is not None:
             input_ids, video_grid_thw = host.input_ids, host.video_grid_thw
+        if label_mask is not None and frames is None:
+            raise DataError("label_mask was given without the frames that it is for (frames)")
         if inputs_embeds is None:
             inputs_embeds = self.embed(
                 input_ids, pixel_values=pixel_values, pixel_values_videos=pixel_values_videos,

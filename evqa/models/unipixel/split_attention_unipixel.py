@@ -17,12 +17,20 @@ try:  # torch 2.10 and newer
 except ImportError:
     varlen_attn = None
 
-__all__ = ["parts_for", "split_attention"]
+__all__ = ["has_varlen", "parts_for", "split_attention"]
 
 _QUERIES = 64  # that one block of the kernel handles
 _BLOCKS = 2  # that a multiprocessor runs at a time, with heads as wide as 256
 _FEWEST_KEYS = 2048  # in a part: fewer are not worth the joining
 _FEWEST_PARTS = 3  # fewer are no faster than what they replace
+
+
+@functools.cache
+def has_varlen(device: torch.device) -> bool:
+    """Whether torch has attention over sequences of different lengths here: on NVIDIA GPUs from Ampere on."""
+    if varlen_attn is None or device.type != "cuda" or torch.version.hip is not None:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def parts_for(query: Tensor, keys: int) -> int:
@@ -33,7 +41,7 @@ def parts_for(query: Tensor, keys: int) -> int:
         keys: How many.
     """
     half = query.dtype in (torch.float16, torch.bfloat16)
-    if varlen_attn is None or not query.is_cuda or not half or torch.is_grad_enabled():
+    if not half or torch.is_grad_enabled() or not has_varlen(query.device):
         return 1
     n, heads, queries, _ = query.shape
     slots = _BLOCKS * torch.cuda.get_device_properties(query.device).multi_processor_count

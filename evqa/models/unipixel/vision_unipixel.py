@@ -19,10 +19,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionB
 from transformers.utils.generic import is_flash_attention_requested
 from transformers.vision_utils import get_vision_cu_seqlens, get_vision_position_ids, get_vision_window_index
 
-try:  # torch 2.10 and newer
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:
-    varlen_attn = None
+from evqa.models.unipixel.split_attention_unipixel import has_varlen, varlen_attn
 
 __all__ = ["PackedVisionBlock", "Segments", "VisionTables", "rms_norm", "vision_tables"]
 
@@ -190,7 +187,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scale:
         shape = (segments.count, segments.longest)
         parts = (x.unflatten(0, shape).transpose(1, 2) for x in (query, key, value))
         return F.scaled_dot_product_attention(*parts, scale=scale).transpose(1, 2).flatten(0, 1)
-    if varlen_attn is not None and query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
+    if query.dtype in (torch.float16, torch.bfloat16) and has_varlen(query.device):
         # Its default scale is ours.
         bounds, longest = segments.bounds, segments.longest
         return varlen_attn(query, key, value.contiguous(), bounds, bounds, longest, longest)
