@@ -20,6 +20,7 @@ __all__ = [
     "PredictionError",
     "RunLogError",
     "SetupError",
+    "TrainingError",
     "TransientError",
     "VideoError",
 ]
@@ -122,6 +123,10 @@ class TransientError(AdapterError):
     def __init__(self, message: str, *, retry_after: float | None = None, entry=None, file=None):
         super().__init__(message, entry=entry, file=file)
         self.retry_after = retry_after
+
+
+class TrainingError(EvqaError):
+    """A training run cannot go on; what it has saved is sound."""
 
 
 class MissingDependencyError(EvqaError, ImportError):

@@ -1,6 +1,7 @@
 """The sample benchmark that comes with evqa: our own short clips, questions and masks, for both tasks.
 
 Made by ``dataset_scripts/st_evidence/sample/make_sample.py``; what it holds is in ``sample/README.md`` beside this.
+A folder of the same form, such as ``make_training.py`` beside that script writes, is read with ``data_dir=``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from evqa.corpora.tables import read_json
+from evqa.errors import DataError, MissingDataError
 from evqa.types import FrameMask
 
 __all__ = ["annotation_files", "folder", "list_rows"]
@@ -27,43 +30,60 @@ def folder() -> Path:
     return Path(__file__).parent / "sample"
 
 
-def annotation_files() -> list[Path]:
-    """The files that rows are made from."""
-    return [folder() / "entries.json", folder() / "masks.json.gz"]
+def annotation_files(root: Path) -> list[Path]:
+    """The files that rows are made from.
+
+    Raises:
+        MissingDataError: They are not in the folder.
+    """
+    files = [root / "entries.json", root / "masks.json.gz"]
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise MissingDataError(f"the folder holds no {' and no '.join(missing)}", file=root)
+    return files
 
 
-def list_rows() -> list[_SampleRow]:
-    """One item per question."""
-    return [_SampleRow(entry) for entry in json.loads((folder() / "entries.json").read_text("utf-8"))]
+def list_rows(root: Path) -> dict[str, list[_SampleRow]]:
+    """One item per question. What comes with evqa is a test split, any other folder a training split.
+
+    Raises:
+        DataError: The list of entries cannot be read.
+    """
+    entries = read_json(root / "entries.json", list)
+    return {"test" if root == folder() else "train": [_SampleRow(entry, root) for entry in entries]}
 
 
-@functools.cache
-def _masks() -> dict[str, Any]:
-    with gzip.open(folder() / "masks.json.gz", "rt", encoding="utf-8") as handle:
+@functools.lru_cache(maxsize=2)
+def _masks(file: Path, stamp: int) -> dict[str, Any]:
+    with gzip.open(file, "rt", encoding="utf-8") as handle:
         return json.load(handle)
 
 
 class _SampleRow:
     """One question, not yet read."""
 
-    def __init__(self, entry: dict[str, Any]):
+    def __init__(self, entry: dict[str, Any], root: Path):
         self.entry = entry
+        self.root = root
 
     def read(self) -> dict[str, Any]:
-        entry = self.entry
+        entry, file = self.entry, self.root / "masks.json.gz"
+        try:
+            found = _masks(file, file.stat().st_mtime_ns)[entry["entry_id"]]
+        except (OSError, EOFError, ValueError, KeyError) as error:
+            raise DataError(f"no masks ({error!r})", entry=entry["entry_id"], file=file) from None
         masks: list[FrameMask] = [
             {
                 "frame": mask["frame"],
                 "time": mask["frame"] / entry["fps"],
                 "rle": {"size": mask["rle"]["size"], "counts": mask["rle"]["counts"].encode("ascii")},
             }
-            for mask in _masks()[entry["entry_id"]]
+            for mask in found
         ]
         return {
             **{name: entry[name] for name in _OWN_COLUMNS},
-            "video": {"path": str(folder() / entry["video"]), "bytes": None},
+            "video": {"path": str(self.root / entry["video"]), "bytes": None},
             "answer_index": entry["candidates"].index(entry["answer"]),
             "masks": masks,
-            "spatial_options": [str(folder() / path) for path in entry["spatial_options"]],
+            "spatial_options": [str(self.root / path) for path in entry["spatial_options"]],
             "metadata": json.dumps({name: entry[name] for name in _METADATA}),
         }

@@ -101,6 +101,10 @@ class StEvidence(CorpusBuilder):
             return None
         return INSTRUCT_REPO if self.config.name.startswith("instruct") else BENCH_REPO
 
+    @property
+    def _sample_folder(self) -> Path:
+        return embedded.folder() if self.config.data_dir is None else Path(self.config.data_dir)
+
     def download_patterns(self) -> list[str] | None:
         """See :meth:`CorpusBuilder.download_patterns`."""
         if self.config.name == "gen":
@@ -130,7 +134,7 @@ class StEvidence(CorpusBuilder):
         """See :meth:`CorpusBuilder.annotation_files`."""
         name = self.config.name
         if name == "sample":
-            return embedded.annotation_files()
+            return embedded.annotation_files(self._sample_folder)
         if name.startswith("instruct"):
             return st_evidence_instruct.annotation_files(name, root)
         task = f"st_evidence_{name}"
@@ -143,7 +147,7 @@ class StEvidence(CorpusBuilder):
         """See :meth:`CorpusBuilder.list_rows`."""
         name = self.config.name
         if name == "sample":
-            return {"test": embedded.list_rows()}
+            return embedded.list_rows(self._sample_folder)
         if name.startswith("instruct"):
             return st_evidence_instruct.list_rows(name, root, files, self.config.vicas_dir)
         rows = read_csv(files[0], columns=QUESTION_COLUMNS, optional=("video_id", "video_path", "segments"))

@@ -33,8 +33,8 @@ def to_yuv420(picture: Image.Image) -> np.ndarray:
     return flat.reshape(height * 3 // 2, width)
 
 
-def write_clip(path: Path, pictures: Iterable[Image.Image], fps: int) -> None:
-    """Encode pictures of one size as a clip."""
+def write_clip(path: Path, pictures: Iterable[Image.Image], fps: int, *, preset: str = "veryslow") -> None:
+    """Encode pictures of one size as a clip; a slower ``preset`` of x264 makes it smaller."""
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart", "fflags": "+bitexact"}) as container:
         stream = container.add_stream("libx264", rate=fps)
         context = stream.codec_context
@@ -46,7 +46,7 @@ def write_clip(path: Path, pictures: Iterable[Image.Image], fps: int) -> None:
         # No B-frames: frames are stored in the order shown and the first one is at time 0 in every reader.
         context.options = {
             "crf": str(QUALITY),
-            "preset": "veryslow",
+            "preset": preset,
             "tune": "animation",
             "flags": "+bitexact",
             "x264-params": f"bframes=0:threads=1:lookahead-threads=1:sliced-threads=0:keyint={4 * fps}:scenecut=0",

@@ -131,3 +131,10 @@ class Facts:
         names = self.scene.names if names is None else names
         found = [(name, span) for name in names for span in runs((name, verb) in now for now in self._states)]
         return sorted(found, key=lambda item: item[1])
+
+    def doing_any(self) -> list[tuple[str, Span]]:
+        """Everything that is in a state, as ``name verb``, and when; in order of time."""
+        verbs = sorted({verb for now in self._states for _, verb in now})
+        return sorted(
+            ((f"{name} {verb}", span) for verb in verbs for name, span in self.doing(verb)), key=lambda item: item[1]
+        )

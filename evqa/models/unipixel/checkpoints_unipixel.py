@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +190,12 @@ def put_trained(model: Any, weights: dict[str, torch.Tensor], source: Any) -> No
 
 
 def save_adapter(
-    model: Any, folder: str | os.PathLike[str], *, base_model_path: str | None = None, processor: Any = None
+    model: Any,
+    folder: str | os.PathLike[str],
+    *,
+    base_model_path: str | None = None,
+    processor: Any = None,
+    state_dict: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Save what was trained: the adapter, every other trainable parameter, and the Fourier matrices.
 
@@ -201,6 +206,7 @@ def save_adapter(
         folder: Made if need be.
         base_model_path: The base, for the config; by default where the model was loaded from.
         processor: Saved along.
+        state_dict: The weights, where the model itself holds only parts of them (FSDP, ZeRO-3).
     """
     from safetensors.torch import save_file
 
@@ -212,7 +218,7 @@ def save_adapter(
     wanted = {plain_name(n) for n, p in model.named_parameters() if p.requires_grad and ".lora_" not in n}
     wanted |= {name for name, _ in inner.named_buffers() if name.endswith(_FOURIER)}
     tensors: dict[str, torch.Tensor] = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in (model.state_dict() if state_dict is None else state_dict).items():
         if ".original_module." not in name and ".lora_" not in name and plain_name(name) in wanted:
             tensors[prefix + _sam2_on_disk(plain_name(name))] = tensor.detach().cpu().contiguous().clone()
     tied = getattr(inner.config, "tie_word_embeddings", False)
@@ -220,7 +226,7 @@ def save_adapter(
         tensors.pop(prefix + "lm_head.weight", None)
     save_file(tensors, folder / TRAINED_FILE, metadata={"format": "pt"})
     if peft:
-        model.save_pretrained(folder, save_embedding_layers=False)
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=state_dict)
     base = base_model_path or inner.config.base_model_path or inner.config._name_or_path or None
     config = json.loads(inner.config.to_json_string())
     config["base_model_path"] = base

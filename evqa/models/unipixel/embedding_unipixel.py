@@ -39,7 +39,8 @@ class UniPixelEmbedding:
         Arguments and errors as for :meth:`forward`.
         """
         config = self.config
-        embeds = self.get_input_embeddings()(input_ids)
+        embedding = self.get_input_embeddings()
+        embeds = embedding(input_ids.to(embedding.weight.device, non_blocking=True))
         for name, given in (
             ("point_coords", point_coords), ("point_labels", point_labels), ("point_frames", point_frames),
             ("refer_mask", refer_mask),
@@ -80,6 +81,7 @@ class UniPixelEmbedding:
                 f"{'none' if grid is None else int(grid.prod(-1).sum())}"
             )
         tables = self._tables(grid).arguments() if self.runtime.packed_vision else {}
+        grid = grid if tables else grid.to(pixels.device)  # with tables nothing is computed from it
         return self.model.visual(pixels.to(self.model.visual.dtype), grid_thw=grid, return_dict=True, **tables)
 
     def _sample_grids(self, input_ids: Tensor, grid: Tensor | None) -> list[tuple[int, tuple[int, int, int]] | None]:
@@ -138,10 +140,10 @@ class UniPixelEmbedding:
 
 
 def _fill(embeds: Tensor, ids: Tensor, token: int, features: Tensor, kind: str) -> Tensor:
-    places = ids == token
-    if int(places.sum()) != len(features):
-        raise DataError(f"the batch has {int(places.sum())} {kind} placeholders, its {kind}s need {len(features)}")
-    return embeds.masked_scatter(places[..., None].to(embeds.device), features.to(embeds.device, embeds.dtype))
+    places = (ids == token).flatten().nonzero()[:, 0]
+    if len(places) != len(features):
+        raise DataError(f"the batch has {len(places)} {kind} placeholders, its {kind}s need {len(features)}")
+    return _put(embeds, places, features)
 
 
 def _fill_rows(embeds: Tensor, ids: Tensor, token: int, rows: list[Tensor], name: str, what: str) -> Tensor:
@@ -149,4 +151,11 @@ def _fill_rows(embeds: Tensor, ids: Tensor, token: int, rows: list[Tensor], name
     for sample, (count, features) in enumerate(zip(places.sum(-1).tolist(), rows, strict=True)):
         if count != len(features):
             raise DataError(f"sample {sample} has {count} {name} but {len(features)} {what}")
-    return embeds.masked_scatter(places[..., None].to(embeds.device), torch.cat(rows).to(embeds.device, embeds.dtype))
+    return _put(embeds, places.flatten().nonzero()[:, 0], torch.cat(rows))
+
+
+def _put(embeds: Tensor, places: Tensor, features: Tensor) -> Tensor:
+    """``features[i]`` at row ``places[i]`` of the flattened batch."""
+    places = places.to(embeds.device, non_blocking=True)
+    filled = embeds.flatten(0, 1).index_copy(0, places, features.to(embeds.device, embeds.dtype))
+    return filled.view_as(embeds)

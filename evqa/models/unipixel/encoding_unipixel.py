@@ -39,7 +39,7 @@ def prepare_frames(frames: Tensor, size: int, device: torch.device, dtype: torch
         frames = frames.float() / 255
         if frames.shape[-2:] != (size, size):
             frames = F.interpolate(frames, (size, size), mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (frames.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+        mean, std = (torch.tensor(v).view(3, 1, 1).to(device, non_blocking=True) for v in (_MEAN, _STD))
         frames = (frames - mean) / std
     return frames.to(dtype)
 

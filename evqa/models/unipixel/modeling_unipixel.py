@@ -34,11 +34,11 @@ from evqa.models.unipixel.codes_unipixel import FourierCode
 from evqa.models.unipixel.configuration_unipixel import UniPixelConfig
 from evqa.models.unipixel.embedding_unipixel import UniPixelEmbedding
 from evqa.models.unipixel.generation_unipixel import UniPixelGeneration
-from evqa.models.unipixel.losses_unipixel import UniPixelLosses
+from evqa.models.unipixel.losses_unipixel import UniPixelLosses, supervised_loss
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_blocks_unipixel import PromptEncoder
 from evqa.models.unipixel.sam2_unipixel import UniPixelSam2
-from evqa.models.unipixel.sequence_unipixel import index_targets, rope_positions
+from evqa.models.unipixel.sequence_unipixel import HostInputs, index_targets, rope_positions
 from evqa.models.unipixel.vision_unipixel import PackedVisionBlock
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
@@ -55,10 +55,12 @@ class UniPixelOutput(CausalLMOutputWithPast):
 
     Attributes:
         loss: ``lm_loss`` plus the mask loss; whatever of the two there are labels for.
-        logits: ``[batch, length, vocabulary]``.
+        logits: ``[batch, length, vocabulary]``; ``None`` with ``runtime.supervised_logits`` where there are labels.
         lm_loss: Cross-entropy, mean over labelled tokens.
         focal_loss, dice_loss, iou_loss, presence_loss: Mask terms, mean over frames, objects and samples with masks;
             the mask loss is 100, 5, 5, 5 times these.
+        correct_tokens: How many labelled tokens are the likeliest ones, int64 ``[]``. Only with
+            ``runtime.supervised_logits``.
         seg_tokens: Per sample ``[objects, K, d]``: prompts for SAM 2, for each ``<seg>`` in the row.
         sample_losses: Per sample with masks the four terms ``[4]``, else ``None``.
         mask_logits: Per sample ``[frames, objects, 3, S / 4, S / 4]``: all candidates. Only with ``output_masks``.
@@ -72,6 +74,7 @@ class UniPixelOutput(CausalLMOutputWithPast):
     dice_loss: Tensor | None = None
     iou_loss: Tensor | None = None
     presence_loss: Tensor | None = None
+    correct_tokens: Tensor | None = None
     seg_tokens: list[Tensor] | None = None
     sample_losses: list[Tensor | None] | None = None
     mask_logits: list[Tensor | None] | None = None
@@ -212,6 +215,11 @@ class UniPixelForConditionalGeneration(
         refer_mask: Sequence[Tensor | None] | None = None,
         label_mask: Sequence[Tensor | None] | None = None,
         label_obj_to_frame_idx: Any = None,
+        label_positions: Tensor | None = None,
+        host: HostInputs | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        num_masks_in_batch: Tensor | int | None = None,
+        mask_weights: Sequence[float] | None = None,
         logits_to_keep: int | Tensor = 0,
         output_masks: bool = False,
         cache: Any = None,
@@ -244,6 +252,17 @@ class UniPixelForConditionalGeneration(
             refer_mask: Per sample ``[grid_t, objects, grid_h / 2, grid_w / 2]``, bool.
             label_mask: Per sample ``[frames, objects, S, S]``: the true masks of its ``<seg>``, in their order.
             label_obj_to_frame_idx: Not needed; accepted because the collator makes it.
+            host: ``input_ids`` and ``video_grid_thw`` in host memory: everything that depends on their values is then
+                found without waiting for the device, and the two arguments themselves are not looked at.
+            label_positions: ``[labelled tokens]``, where in the flattened batch they are predicted: ``row * length +
+                position`` for the label at ``position + 1``. Found from ``labels`` when absent, which waits for the
+                device. Only with ``runtime.supervised_logits``.
+            num_items_in_batch: Labelled tokens of the whole optimiser step, over ranks and accumulation: the LM loss
+                is the sum over this batch's tokens divided by it.
+            num_masks_in_batch: Samples with masks of the whole step. The mask loss is then the sum over this batch's
+                samples, each the mean over its own objects, divided by it. Without it the loss is that of the original:
+                a mean over this batch, each sample divided by the number of objects averaged over the ranks.
+            mask_weights: Per sample, what its mask loss counts; 1 when absent.
             output_masks: Also return the candidate masks of every frame. They are large.
             cache: See ``past_key_values``.
             **kwargs: For the language model.
@@ -253,6 +272,8 @@ class UniPixelForConditionalGeneration(
             MaskError, VideoError: Masks or frames of another size, or none.
         """
         cache = past_key_values if cache is None else cache
+        if host is not None:
+            input_ids, video_grid_thw = host.input_ids, host.video_grid_thw
         if label_mask is not None and frames is None:
             raise DataError("label_mask was given without the frames that it is for (frames)")
         if inputs_embeds is None:
@@ -279,21 +300,39 @@ class UniPixelForConditionalGeneration(
                 **kwargs,
             )
         hidden = outputs.last_hidden_state
+        supervised = self.runtime.supervised_logits and labels is not None
         kept_positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(hidden[:, kept_positions])
+        logits = None if supervised else self.lm_head(hidden[:, kept_positions])
         result = UniPixelOutput(
             logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions,
             **{_CACHE: getattr(outputs, _CACHE)},
         )  # fmt: skip
-        if labels is not None:
-            result.lm_loss = result.loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size
+        if supervised:
+            result.lm_loss, result.correct_tokens = supervised_loss(
+                self.lm_head, hidden, labels, label_positions, num_items_in_batch
             )
+            result.loss = result.lm_loss
+        elif labels is not None:
+            result.lm_loss = result.loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size,
+                num_items_in_batch=num_items_in_batch,
+            )  # fmt: skip
         if wants_prompts:
             targets = index_targets(input_ids, attention_mask, self.config.seg_token_id)
-            result.seg_tokens = [self.seg_prompts(kept[0][row, places]) for row, places in enumerate(targets)]
+            device = kept[0].device
+            result.seg_tokens = [
+                self.seg_prompts(kept[0][row].index_select(0, places.to(device, non_blocking=True)))
+                for row, places in enumerate(targets)
+            ]
             if label_mask is not None:
-                self._add_mask_losses(result, frames, label_mask, output_masks)
+                self._add_mask_losses(
+                    result, frames, label_mask, output_masks, hidden.device, num_masks_in_batch, mask_weights
+                )
+        if supervised:  # DDP takes every tensor that is returned with a graph to be part of the loss
+            result.seg_tokens = None
+            result.sample_losses = result.sample_losses and [
+                None if terms is None else terms.detach() for terms in result.sample_losses
+            ]
         return result
 
     def _positions(

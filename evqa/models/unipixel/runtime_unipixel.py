@@ -24,6 +24,7 @@ class Runtime:
         max_frames_in_flight: Frames whose features are on the device at a time; ``None``: all of the clip in training,
             64 otherwise. Device memory does not grow with the length of the clip beyond that.
         checkpoint_losses: Recompute the full-size mask logits in the backward pass instead of storing them.
+        supervised_logits: Given labels, make logits only where there is one; the output then holds none.
     """
 
     packed_vision: bool = True
@@ -32,6 +33,7 @@ class Runtime:
     encode_batch: int = 16
     max_frames_in_flight: int | None = None
     checkpoint_losses: bool = True
+    supervised_logits: bool = False
 
     @classmethod
     def plain(cls) -> Runtime:

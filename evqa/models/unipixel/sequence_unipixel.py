@@ -5,6 +5,7 @@ Functions without weights; the modules that have them are in :mod:`evqa.models.u
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,22 @@ from torch import Tensor
 
 from evqa.errors import DataError, MaskError
 
-__all__ = ["check_prompts", "index_targets", "placeholder_runs", "pool_masks", "rope_positions"]
+__all__ = ["HostInputs", "check_prompts", "index_targets", "placeholder_runs", "pool_masks", "rope_positions"]
+
+
+@dataclasses.dataclass(frozen=True)
+class HostInputs:
+    """Inputs whose *values* decide what is done, in host memory.
+
+    An object and no tensors, so that nothing on the way (a trainer, DDP) moves it to the device.
+
+    Attributes:
+        input_ids: int64 ``[batch, length]``.
+        video_grid_thw: int64 ``[videos, 3]``, or ``None``.
+    """
+
+    input_ids: Tensor
+    video_grid_thw: Tensor | None = None
 
 
 def placeholder_runs(

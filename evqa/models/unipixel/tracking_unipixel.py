@@ -76,8 +76,8 @@ class Memory:
         # Row k - 1 of the table is for the frame k before this one, the last row for frame 0, whatever its age.
         rows = [config.num_maskmem - 1, *range(len(self.memories) - 1, -1, -1)]
         frame_codes = torch.stack([self.tables.memory_code + codes[row] for row in rows]).flatten(0, 1)
-        ages = torch.arange(len(pointers), 0, -1, device=first_pointer.device, dtype=torch.float32)
-        ages[0] = self.time
+        ages = torch.tensor([self.time, *range(len(pointers) - 1, 0, -1)], dtype=torch.float32)
+        ages = ages.to(first_pointer.device, non_blocking=True)
         split, pointer_codes = split_pointers(self.sam2, torch.stack(pointers, dim=1), ages / self.oldest)
         return Recalled(
             memory=torch.cat([*memories, split], dim=1),
@@ -206,7 +206,7 @@ def track(
 
         tracker = fixed_tracker(sam2, prompts, owner, len(clips), feed.num_frames, batch_mode=batch_mode)
     if tracker is None:
-        index = None if len(clips) == 1 else torch.tensor(list(owner), device=like.device)
+        index = None if len(clips) == 1 else torch.tensor(list(owner)).to(like.device, non_blocking=True)
         tracker = Tracker(sam2, prompts, index, feed.num_frames, batch_mode=batch_mode, keep_absent=keep_absent)
     for frame in feed:
         yield tracker.step(frame)

@@ -1,0 +1,397 @@
+"""Speed and memory of a training step at true size with random weights, part by part.
+
+    python benchmarks/train_step.py                      # each way of running in turn
+    python benchmarks/train_step.py --ways plain half    # some of them
+    python benchmarks/train_step.py --tiny               # seconds on a CPU; the figures mean nothing
+
+The workload: Qwen2.5-VL 3B with hiera-base+ at 768, a batch of 4 samples of 8 frames (28 x 38 patches for the language
+model; uint8, 480 x 854, for SAM 2) with 2 objects each, 4,616 tokens in all; adapters of rank 128 on q, k, v, o of
+language model and vision tower, and embeddings, head, ref, msk, seg modules and SAM 2 trained whole; gradients clipped;
+AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie in host memory, as a loader gives them.
+
+Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts and
+float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser; ``llm-kept``,
+``tracker-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers
+compiled by torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import statistics
+import sys
+import time
+import warnings
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+
+from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
+from evqa.models.unipixel.runtime_unipixel import Runtime
+from evqa.models.unipixel.sequence_unipixel import HostInputs, rope_positions
+from evqa.training.fused import fuse_norms
+from evqa.training.master import MasterAdamW
+from evqa.training.optimizer import parameter_groups
+from evqa.training.tuning import Tuning, prepare_for_training
+
+RATES = {"base": 2e-5, "lora": 2e-5, "sam2": 5e-6, "sam2_encoder": 5e-6}
+#: Way -> (dtype of trained weights, where is recomputed).
+WAYS = {
+    "plain": ("float32", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "autocast": ("float32", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "half": ("bfloat16", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "tracker-kept": ("bfloat16", ("vision", "llm", "sam2_encoder")),
+    "sam-kept": ("bfloat16", ("vision", "llm")),
+    "llm-kept": ("bfloat16", ("vision", "sam2_encoder", "sam2_tracker")),
+    "both-kept": ("bfloat16", ("vision",)),
+    "compiled": ("bfloat16", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+}
+TEXT = {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
+        "num_key_value_heads": 2, "vocab_size": 151936}  # fmt: skip
+SMALL_TEXT = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2,
+              "num_key_value_heads": 1, "vocab_size": 151936}  # fmt: skip
+VISION = {"depth": 32, "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420}
+SMALL_VISION = {"depth": 2, "hidden_size": 64, "num_heads": 2, "intermediate_size": 64}
+
+
+def build(args: argparse.Namespace) -> Any:
+    text, vision = (SMALL_TEXT, SMALL_VISION) if args.tiny else (TEXT, VISION)
+    head = text["hidden_size"] // text["num_attention_heads"]
+    config = UniPixelConfig(
+        text_config={
+            **text, "max_position_embeddings": 128000, "tie_word_embeddings": True,
+            "rope_parameters": {
+                "rope_type": "default", "mrope_section": [head // 8, head // 16 * 3, head // 16 * 3], "rope_theta": 1e6,
+            },
+        },
+        vision_config={
+            **vision, "out_hidden_size": text["hidden_size"], "fullatt_block_indexes": [7, 15, 23, 31],
+            "tokens_per_second": 2, "window_size": 112, "spatial_patch_size": 14,
+        },
+        tie_word_embeddings=True, image_token_id=151655, video_token_id=151656, vision_start_token_id=151652,
+        vision_end_token_id=151653,
+        sam2_video_config=UniPixelSam2Config.from_preset(
+            "tiny" if args.tiny else "base_plus", image_size=128 if args.tiny else 768
+        ),
+    )  # fmt: skip
+    torch.manual_seed(0)
+    with torch.device(args.device):
+        return UniPixelForConditionalGeneration._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+
+
+def tune(model: Any) -> Any:
+    tuning = Tuning(
+        ["embedding", "ref", "ref_enc", "msk", "seg", "sam2"], lora="qkvo_all", lora_r=128, lora_alpha=256,
+        lora_dropout=0.1, trained_dtype="bfloat16",
+    )  # fmt: skip
+    return prepare_for_training(model, tuning).train()
+
+
+def make_batch(model: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """A batch as the collator makes it."""
+    config, (t, h, w), samples = model.config, args.grid, args.samples
+    draw = torch.Generator().manual_seed(1)
+    length = args.length // samples
+    rows, labels = [], []
+    for _ in range(samples):
+        head = [config.vision_start_token_id, *[config.video_token_id] * (t * h * w // 4), config.vision_end_token_id]
+        reply = torch.randint(0, 150000, (28,), generator=draw).tolist()
+        reply[12] = reply[20] = config.seg_token_id
+        words = torch.randint(0, 150000, (length - len(head) - len(reply),), generator=draw).tolist()
+        rows.append(head + words + reply)
+        labels.append([-100] * (len(head) + len(words)) + reply)
+    ids, labels = torch.tensor(rows), torch.tensor(labels)
+    grid = torch.tensor([args.grid] * samples)
+    size = config.sam2_image_size
+    following = torch.nn.functional.pad(labels, (0, 1), value=-100)[:, 1:].flatten()
+    masks = torch.zeros(samples, args.frames, 2, size, size, dtype=torch.bool)
+    for i in range(samples):
+        for f in range(args.frames):
+            masks[i, f, 0, size // 8 + 4 * f : size // 2, size // 8 : size // 2] = True
+            masks[i, f, 1, size // 2 :, size // 3 + 4 * f : size // 2 + 4 * f] = True
+    return {
+        "host": HostInputs(ids, grid),
+        "position_ids": rope_positions(ids, None, config, None, grid, [1.0] * samples, None),
+        "labels": labels,
+        "label_positions": (following != -100).nonzero()[:, 0],
+        "pixel_values_videos": torch.randn(samples * t * h * w, 1176, generator=draw),
+        "frames": [
+            torch.randint(0, 256, (args.frames, 3, *args.frame_size), generator=draw, dtype=torch.uint8)
+            for _ in range(samples)
+        ],
+        "label_mask": list(masks),
+        "mask_weights": [1.0] * samples,
+    }
+
+
+def to_device(value: Any, device: str) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    return [to_device(v, device) for v in value] if isinstance(value, list) else value
+
+
+class Parts:
+    """Where the time of a step goes, from events around the calls of modules (on the device's clock)."""
+
+    def __init__(self, model: Any, cuda: bool):
+        self.cuda, self.marks = cuda, []
+        named = {
+            "vision tower": model.model.visual,
+            "language model": model.model.language_model,
+            "SAM 2 encoder": model.sam2.image_encoder,
+        }
+        for name, module in named.items():
+            module.register_forward_pre_hook(lambda *_, name=name: self.mark(name, "begin"))
+            module.register_forward_hook(lambda *_, name=name: self.mark(name, "end"))
+
+    def mark(self, name: str, edge: str) -> None:
+        if self.cuda:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self.marks.append((name, edge, event))
+        else:
+            self.marks.append((name, edge, time.perf_counter()))
+
+    def seconds(self) -> dict[str, float]:
+        """Of one step, then forget it. Calls while going backward are recomputation, and count as that."""
+        if not self.marks:
+            return {}
+        if self.cuda:
+            torch.cuda.synchronize()
+        first, found, open_at = self.marks[0][2], defaultdict(float), {}
+        for name, edge, at in self.marks:
+            now = first.elapsed_time(at) / 1e3 if self.cuda else at - first
+            if edge == "begin":
+                open_at[name] = now
+            elif name in open_at:
+                found[name] += now - open_at.pop(name)
+        self.marks = []
+        return dict(found)
+
+
+def set_recomputing(model: Any, where: tuple[str, ...]) -> None:
+    model.activation_checkpointing_enable({"use_reentrant": False}) if hasattr(
+        model, "activation_checkpointing_enable"
+    ) else model.gradient_checkpointing_enable({"use_reentrant": False})
+    places = {
+        "vision": model.model.visual, "llm": model.model.language_model, "sam2_tracker": model.sam2,
+        "sam2_encoder": model.sam2.image_encoder,  # which is a part of the one before
+    }  # fmt: skip
+    for name, part in places.items():
+        for module in part.modules():
+            if hasattr(module, "gradient_checkpointing"):
+                module.gradient_checkpointing = name in where
+
+
+def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str, Any]:
+    model, cuda = peft.get_base_model(), args.device == "cuda"
+    dtype, where = WAYS[way]
+    for parameter in peft.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(getattr(torch, dtype))
+            parameter.grad = None
+    with torch.no_grad():
+        for parameter, before in zip((p for p in peft.parameters() if p.requires_grad), args.initial, strict=True):
+            parameter.copy_(before)
+    set_recomputing(model, where)
+    plain = way == "plain"
+    model.runtime = Runtime.plain() if plain else Runtime(supervised_logits=True)
+    if not plain:
+        fuse_norms(model)
+    batch = make_batch(model, args)
+    if plain:  # as a stock trainer hands it over: everything on the device, and looked up there
+        host = batch.pop("host")
+        for name in ("label_positions", "mask_weights"):
+            batch.pop(name)
+        batch.update(input_ids=host.input_ids, video_grid_thw=host.video_grid_thw,
+                     attention_mask=torch.ones_like(host.input_ids))  # fmt: skip
+    decaying = [n for n, p in peft.named_parameters() if p.dim() > 1]
+    groups = parameter_groups(peft, RATES, 0.0, decaying)
+    optimizer = (
+        MasterAdamW(groups) if dtype == "bfloat16" else torch.optim.AdamW(groups, **({"fused": True} if cuda else {}))
+    )
+    trained = [p for p in peft.parameters() if p.requires_grad]
+    context = torch.autocast(args.device, torch.bfloat16) if dtype == "float32" else contextlib.nullcontext()
+    tokens = torch.tensor(float((batch["labels"] != -100).sum()), device=args.device)
+    masked = torch.tensor(float(args.samples), device=args.device)
+    restore = compile_layers(model) if way == "compiled" else None
+
+    def step() -> None:
+        parts.mark("whole step", "begin")
+        parts.mark("forward", "begin")
+        inputs = {name: to_device(value, args.device) for name, value in batch.items()}
+        counts = {} if plain else {"num_items_in_batch": tokens, "num_masks_in_batch": masked}
+        with context:
+            output = peft(**inputs, **counts, use_cache=False)
+        parts.mark("forward", "end")
+        parts.mark("backward", "begin")
+        output.loss.backward()
+        parts.mark("backward", "end")
+        parts.mark("optimiser", "begin")
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        parts.mark("optimiser", "end")
+        parts.mark("whole step", "end")
+
+    first = loss_without_dropout(peft, batch, context, args)
+    torch.manual_seed(0)
+    times, found = [], []
+    for i in range(args.warm + args.repeats):
+        if len(times) > 1 and sum(times) > args.patience:
+            break
+        if i == args.warm and cuda:
+            torch.cuda.reset_peak_memory_stats()
+        if cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        if cuda:
+            torch.cuda.synchronize()
+        if i >= args.warm:
+            times.append(time.perf_counter() - start)
+            found.append(parts.seconds())
+        else:
+            parts.seconds()
+    waits = host_waits(step) if cuda and args.waits and not plain else None
+    parts.seconds()
+    result = {
+        "way": way, "seconds": statistics.median(times), "all": times,
+        "parts": {name: statistics.median(f.get(name, 0.0) for f in found) for name in found[0]},
+        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
+        "loss": first, "trained": sum(p.numel() for p in trained), "waits": waits,
+    }  # fmt: skip
+    if restore is not None:
+        restore()
+    return result
+
+
+@torch.no_grad()
+def loss_without_dropout(peft: Any, batch: dict[str, Any], context: Any, args: argparse.Namespace) -> float:
+    """The loss before the first step: the same for all ways, but for rounding."""
+    peft.eval()
+    with context:
+        loss = float(peft(**{n: to_device(v, args.device) for n, v in batch.items()}, use_cache=False).loss)
+    peft.train()
+    return loss
+
+
+def compile_layers(model: Any) -> Any:
+    """Compile the layers that repeat, one graph for each kind; returns what undoes it."""
+    layers = [*model.model.visual.blocks, *model.model.language_model.layers]
+    for layer in layers:
+        layer.compile()
+
+    def undo() -> None:
+        for layer in layers:
+            layer._compiled_call_impl = None
+
+    return undo
+
+
+def host_waits(step: Any) -> dict[str, int]:
+    """Where in a step the host waits for the device."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message).lower())
+    return dict(places.most_common())
+
+
+def write_profile(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> None:
+    """The kernels of a few steps, by the time they take on the device."""
+    from torch.profiler import ProfilerActivity, profile
+
+    settings = argparse.Namespace(**{**vars(args), "warm": 1, "repeats": 1, "waits": False})
+    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if args.device == "cuda" else [])
+    with profile(activities=kinds, record_shapes=True) as found:
+        run(way, peft, settings, parts)
+    key = "self_device_time_total" if args.device == "cuda" else "self_cpu_time_total"
+    table = found.key_averages(group_by_input_shape=True).table(sort_by=key, row_limit=60, max_name_column_width=60)
+    plain = found.key_averages().table(sort_by=key, row_limit=60, max_name_column_width=80)
+    args.profile.write_text(f"two steps of {way}\n{plain}\n{table}\n")
+
+
+def count_flops(peft: Any, args: argparse.Namespace) -> float:
+    """Operations of forward and backward without recomputation, counted by torch (attention of one kind is not)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = peft.get_base_model()
+    set_recomputing(model, ("vision", "llm", "sam2_encoder", "sam2_tracker"))
+    model.runtime = Runtime(supervised_logits=True)
+    inputs = {name: to_device(value, args.device) for name, value in make_batch(model, args).items()}
+    counter = FlopCounterMode(display=False)
+    with counter:
+        peft(**inputs, use_cache=False).loss.backward()
+    for parameter in peft.parameters():
+        parameter.grad = None
+    return float(counter.get_total_flops())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["plain", "autocast", "half", "both-kept"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--warm", type=int, default=2)
+    parser.add_argument("--patience", type=float, default=20.0, help="no further repeats of a way after these seconds")
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--waits", action="store_true", help="list where the host waits for the device")
+    parser.add_argument("--flops", action="store_true", help="count operations (slow)")
+    parser.add_argument("--profile", type=Path, help="write the kernels of two steps of the first way there")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+    args.grid, args.samples, args.frames, args.length, args.frame_size = (4, 28, 38), 4, 8, 4616, (480, 854)
+    if args.tiny:
+        args.grid, args.samples, args.frames, args.length, args.frame_size = (1, 4, 8), 2, 2, 120, (48, 64)
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    print(f"{name}, torch {torch.__version__}", flush=True)
+    start = time.perf_counter()
+    model = build(args)
+    peft = tune(model)
+    args.initial = [p.detach().to("cpu", copy=True) for p in peft.parameters() if p.requires_grad]
+    parts = Parts(model, args.device == "cuda")
+    trained = sum(p.numel() for p in peft.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in peft.parameters())
+    print(f"{trained:,} of {total:,} weights trained; built in {time.perf_counter() - start:.1f} s", flush=True)
+    results = []
+    for way in args.ways:
+        try:
+            result = run(way, peft, args, parts)
+        except torch.OutOfMemoryError as error:
+            print(f"{way}: out of memory ({str(error)[:120]})", flush=True)
+            continue
+        results.append(result)
+        for parameter in peft.parameters():
+            parameter.grad = None
+        if args.device == "cuda":
+            torch.cuda.empty_cache()
+        peak = f"{result['peak_gib']:6.1f} GiB" if result["peak_gib"] is not None else ""
+        print(f"\n{way:10s} {result['seconds']:7.3f} s a step  {peak}  loss {result['loss']:.4f}", flush=True)
+        for part, seconds in result["parts"].items():
+            if part != "whole step":
+                print(f"  {part:20s} {seconds:7.3f} s")
+        if result["waits"]:
+            print(f"  the host waits {sum(result['waits'].values())} times: {result['waits']}")
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1))
+    if args.profile:
+        write_profile(args.ways[0], peft, args, parts)
+    if args.flops:
+        flops = count_flops(peft, args)
+        best = min(result["seconds"] for result in results)
+        print(f"\n{flops / 1e12:.1f} TFLOP a step, recomputation included; {flops / best / 1e12:.0f} TFLOP/s at best")
+
+
+if __name__ == "__main__":
+    main()
