@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from evqa.training.budget import ErrorBudget, Failure
     from evqa.training.conversations import Conversation, converse
     from evqa.training.frames import FrameSampling
-    from evqa.training.mixture import Mixture, MixtureConfig, Part, TrainingSample
+    from evqa.training.mixture import Mixture, MixtureConfig, Part
     from evqa.training.sampler import Draw, MixtureSampler
+    from evqa.training.samples import TrainingSample
     from evqa.training.streaming import MixtureStream
     from evqa.training.templates import Templates, load_templates
 
@@ -39,7 +40,7 @@ _HOMES = {
     "MixtureStream": "streaming",
     "Part": "mixture",
     "Templates": "templates",
-    "TrainingSample": "mixture",
+    "TrainingSample": "samples",
     "converse": "conversations",
     "load_templates": "templates",
 }
