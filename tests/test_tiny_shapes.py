@@ -75,3 +75,15 @@ def test_clips_on_the_device_make_the_batches_of_the_collator(recipe, tmp_path):
             assert same > 0.995
             seen += int(own.sum())
     assert seen > 100  # pixels of true masks
+
+
+def test_letters_are_learnt_from_words_alone(recipe):
+    entry = {"entry_id": "street_1", "candidates": ["the bus", "the van", "the taxi"], "answer": "the van"}
+    rows = [recipe.letter_row(entry, number) for number in range(8)]
+    letters = set()
+    for row in rows:
+        ask, reply = (turn["content"] for turn in row["messages"])
+        assert f"({reply[8]}) the van\n" in ask
+        letters.add(reply[8])
+    assert len(letters) > 1
+    assert set(Mixture([Part(rows, "letters")]).type_sizes()) == {"text"}
