@@ -34,6 +34,8 @@ if TYPE_CHECKING:
         report,
         runlog,
         scoring,
+        segmentation,
+        segmenters,
         segments,
         types,
         video,
@@ -45,7 +47,7 @@ __version__ = "0.1.0"
 _MODULES = frozenset(
     {
         "adapters", "corpora", "engine", "errors", "masks", "parsing", "predictions", "report", "runlog", "scoring",
-        "segments", "types", "video",
+        "segmentation", "segmenters", "segments", "types", "video",
     }
 )  # fmt: skip
 

@@ -5,13 +5,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from evqa.errors import DataError
 
-__all__ = ["child", "fsync_folder", "write_atomic", "write_json"]
+__all__ = ["LOCK", "child", "cleared", "fsync_folder", "write_atomic", "write_json"]
+
+#: The name of the lock in a folder that :func:`cleared` guards.
+LOCK = ".lock"
 
 
 def write_atomic(path: str | os.PathLike, data: bytes | str) -> None:
@@ -65,3 +70,36 @@ def child(folder: str | os.PathLike, *parts: str, entry: str | None = None) -> P
     if path == base or base not in path.parents:
         raise DataError(f"the path {os.path.join(*parts)!r} leaves its folder", entry=entry, file=folder)
     return path
+
+
+@contextlib.contextmanager
+def cleared(folder: str | os.PathLike, ours: Collection[str], last: str) -> Iterator[Path]:
+    """A folder for a page: empty, and ours alone while the context lasts.
+
+    Args:
+        folder: Made if need be. What a page of ours left in it is removed.
+        ours: Names that we write; with anything else in it the folder is refused and nothing is touched.
+        last: Of these, the name whose presence says that the page is whole; it is removed first.
+
+    Raises:
+        DataError: The folder holds something else, or another process is writing it.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # A kill can leave what write_atomic had not renamed yet.
+    torn = tuple(f".{name}." for name in ours)
+    known = {*ours, LOCK}
+    if strangers := [name for name in os.listdir(folder) if name not in known and not name.startswith(torn)]:
+        raise DataError(f"the folder holds something that is not ours ({sorted(strangers)[0]!r})", file=folder)
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            for name in sorted(set(os.listdir(folder)) - {LOCK}, key=lambda name: name != last):
+                path = folder / name
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            yield folder
+    except Timeout:
+        raise DataError("another process is writing this folder", file=folder) from None
+    with contextlib.suppress(OSError):
+        os.unlink(folder / LOCK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import itertools
 import random
 import time
@@ -15,12 +16,11 @@ from typing import Any
 
 from evqa.adapters.base import Adapter
 from evqa.errors import AdapterError, DataError, EvqaError, SetupError, TransientError, VideoError
+from evqa.prefetch import Preparers
 from evqa.types import Prediction
 
 __all__ = ["answer"]
 
-# Two decode at a time: decoding itself uses several cores, and its result is held until the model takes it.
-_PREPARERS = 2
 _LONGEST_PAUSE = 60.0
 
 
@@ -42,7 +42,7 @@ def answer(
 
     Args:
         adapter: The model. If its ``concurrency`` is above 1, so many batches are prepared and answered at the same
-            time; otherwise the next batch is prepared while one is answered.
+            time; otherwise the next batch (of single entries, the next two) is prepared while one is answered.
         rows: ``rows[index]`` is the row of an entry.
         entries: Id and index of each entry.
         task: ``gen`` or ``mcq``.
@@ -63,7 +63,7 @@ def answer(
     if adapter.concurrency > 1:
         yield from _at_once(job, batches, adapter.concurrency)
     else:
-        yield from _ahead(job, batches)
+        yield from _ahead(job, batches, batch_size)
 
 
 def _at_once(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int) -> Iterator[Prediction]:
@@ -83,24 +83,22 @@ def _at_once(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int)
                 future.cancel()
 
 
-def _ahead(job: _Job, batches: Iterator[Sequence[tuple[str, int]]]) -> Iterator[Prediction]:
-    with ThreadPoolExecutor(_PREPARERS, "evqa-prepare") as pool:
-        waiting: collections.deque[list[tuple[str, Future]]] = collections.deque()
+def _ahead(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], batch_size: int) -> Iterator[Prediction]:
+    """Answer batch after batch while the next ones are prepared: one, or as many as keep every preparer busy."""
+    with Preparers(job.adapter, job.rows, job.task) as preparers:
+        waiting: collections.deque[list[tuple[str, Callable[[], tuple[Any, float]]]]] = collections.deque()
 
         def prepare_next() -> None:
             batch = next(batches, None)
             if batch is not None:
-                waiting.append([(entry, pool.submit(job.prepare, index)) for entry, index in batch])
+                waiting.append([(entry, preparers.submit(index)) for entry, index in batch])
 
-        try:
+        for _ in range(max(1, preparers.width // batch_size)):
             prepare_next()
-            while waiting:
-                batch = waiting.popleft()
-                prepare_next()
-                yield from job.prepared(batch)
-        finally:
-            for _, future in (pair for batch in waiting for pair in batch):
-                future.cancel()
+        while waiting:
+            batch = waiting.popleft()
+            prepare_next()
+            yield from job.prepared(batch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,23 +118,15 @@ class _Job:
 
     def whole(self, batch: Sequence[tuple[str, int]]) -> list[Prediction]:
         """Prepare and answer a batch in this thread."""
-        futures: list[tuple[str, Future]] = []
-        for entry, index in batch:
-            future: Future = Future()
-            try:
-                future.set_result(self.prepare(index))
-            except Exception as error:
-                future.set_exception(error)
-            futures.append((entry, future))
-        return self.prepared(futures)
+        return self.prepared([(entry, functools.partial(self.prepare, index)) for entry, index in batch])
 
-    def prepared(self, batch: Sequence[tuple[str, Future]]) -> list[Prediction]:
-        """Answer a batch that is being prepared; in the order of the batch."""
+    def prepared(self, batch: Sequence[tuple[str, Callable[[], tuple[Any, float]]]]) -> list[Prediction]:
+        """Answer a batch, given functions that return each prepared entry; in the order of the batch."""
         found: dict[str, Prediction] = {}
         ready: list[tuple[str, Any, float]] = []
-        for entry, future in batch:
+        for entry, prepare in batch:
             try:
-                ready.append((entry, *future.result()))
+                ready.append((entry, *prepare()))
             except Exception as error:
                 found[entry] = _failure(entry, error)
         for prediction in self._predict(ready, self.retries) if ready else []:
@@ -154,7 +144,7 @@ class _Job:
             if isinstance(error, TransientError) and retries > 0:
                 self.sleep(_pause(error, self.retries - retries))
                 return self._predict(ready, retries - 1)
-            predictions = [_failure(wanted[0], error)]
+            predictions = [dataclasses.replace(_failure(wanted[0], error), usage=self.adapter.spent(ready[0][1]))]
         seconds = (time.monotonic() - start) / len(ready)
         return [
             p if p.seconds is not None else dataclasses.replace(p, seconds=preparing + seconds)

@@ -21,7 +21,7 @@ from evqa.errors import AdapterError, DataError
 from evqa.runlog import RunLog, finished, shard
 from evqa.types import TASKS
 
-__all__ = ["RunResult", "describe_data", "run"]
+__all__ = ["RunResult", "View", "describe_data", "run"]
 
 # Part of the identity of the data: what was asked, and what counts as right.
 _IDENTITY = (
@@ -86,7 +86,8 @@ def run(
         retries: How often a transient failure is retried, with exponential backoff.
         retry_failed: Run entries again whose record is a failure.
         max_cost: Stop when the recorded cost of the whole run reaches this. Entries that are being answered then are
-            still recorded, so the cost can end up higher by at most the adapter's ``concurrency`` entries.
+            still recorded, so the cost can end up higher by at most the adapter's ``concurrency`` entries. Ranks do not
+            hear of one another's costs while they run: give each its share of the money.
         rank, world_size: Which share of the entries is this process's; default: ``RANK`` and ``WORLD_SIZE`` as
             ``torchrun`` and ``accelerate launch`` set them, else the only one.
         progress: Show a progress bar on rank 0.
@@ -118,11 +119,11 @@ def run(
         mine = shard(range(len(ids)), rank, world_size)
         todo = [(ids[index], index) for index in mine if ids[index] not in done]
         result.skipped = len(mine) - len(todo)
-        result.cost = _spent(log) if max_cost is not None else 0.0
+        result.cost = log.spent() if max_cost is not None else 0.0
         bar = _Bar(len(mine), result.skipped, show=progress and rank == 0, name=f"{adapter.name}/{task}")
         stop = _Stop()
         answers = answer(
-            adapter, _View(adapter, data), todo, task,
+            adapter, View(adapter, data), todo, task,
             batch_size=batch_size or adapter.batch_size, retries=retries, sleep=sleep,
             stopping=lambda: stop.asked or result.out_of_money,
         )  # fmt: skip
@@ -175,7 +176,7 @@ def _entry_ids(data: Any) -> list[str]:
     return ids
 
 
-class _View:
+class View:
     """The data as an adapter may see it: without what is right, unless the adapter is an oracle."""
 
     def __init__(self, adapter: Adapter, data: Any):
@@ -190,11 +191,6 @@ class _View:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return {key: value for key, value in self._data[index].items() if key not in self._hidden}
-
-
-def _spent(log: RunLog) -> float:
-    records = log.predictions()
-    return sum(records[entry].usage.get("cost") or 0.0 for entry in records)
 
 
 # ---------------------------------------------------------------------------------------- reports

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
-from evqa.errors import MissingDependencyError
+from evqa.errors import EvqaError, MissingDependencyError
 
-__all__ = ["build", "compute", "example"]
+__all__ = ["build", "compute", "example", "table"]
+
+MOST_CHARACTERS = 4_000_000  # of a text that a visitor pastes
 
 _SEGMENTS: tuple[Any, Any] = ([[[0, 5]], [[2, 4], [6, 8]]], [[[0, 10]], [[2, 4]]])
+_ABOUT = {
+    "mask_jf": "Region similarity J and boundary accuracy F of masks over the frames of clips, from COCO RLE.",
+    "qa_accuracy": "Whether answers name the right option, read as a person would read them.",
+    "st_evidence_mcq": "Three choices an entry: the answer, one of four time spans, one of four regions.",
+    "st_evidence_metrics": "The answer, its time segments and its masks, and all of them together.",
+    "temporal_grounding": "IoU and IoP of time segments, with overlapping ones merged.",
+}
 
 
 def example(name: str) -> tuple[Any, Any]:
@@ -55,13 +65,40 @@ def compute(name: str, predictions: str, references: str, protocol: str) -> dict
     """
     import evaluate
 
+    import evqa  # noqa: F401  (makes our names known to evaluate)
+
+    inputs = {}
+    for label, text in (("predictions", predictions), ("references", references)):
+        if len(text or "") > MOST_CHARACTERS:
+            return {"error": f"{label} has more than {MOST_CHARACTERS:,} characters; evaluate it on your own machine"}
+        try:
+            inputs[label] = json.loads(text or "")
+        except (ValueError, RecursionError) as error:
+            return {"error": f"{label} is not JSON: {error}"}
+        if not isinstance(inputs[label], list):
+            return {"error": f"{label} must be a JSON list"}
     try:
-        inputs = {"predictions": json.loads(predictions), "references": json.loads(references)}
-        if not all(isinstance(value, list) for value in inputs.values()):
-            return {"error": "predictions and references are JSON lists"}
         return evaluate.load(f"evqa/{name}").compute(**inputs, protocol=protocol)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (EvqaError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         return {"error": f"{type(error).__name__}: {error}"}
+
+
+def table(scores: dict[str, Any]) -> str:
+    """Scores as a Markdown table, or the error as a paragraph."""
+    if "error" in scores:
+        # In a code block: what a visitor typed may be in the message.
+        return "**Not computed.**\n\n```text\n" + str(scores["error"]).replace("```", "'''")[:2000] + "\n```"
+    lines = ["| metric | value |", "|---|---:|"]
+    for name, value in scores.items():
+        shown = f"{value:.1f}" if isinstance(value, float) else str(value)
+        lines.append(f"| {name} | {shown} |")
+    return "\n".join(lines)
+
+
+def _text(value: Any) -> str:
+    """JSON with short lists on one line."""
+    text = json.dumps(value, indent=1)
+    return re.sub(r"\[\s+([^\[\]{}]{0,80}?)\s+\]", lambda m: "[" + re.sub(r"\s*\n\s*", " ", m.group(1)) + "]", text)
 
 
 def build(name: str) -> Any:
@@ -70,14 +107,25 @@ def build(name: str) -> Any:
         import gradio as gr
     except ImportError:
         raise MissingDependencyError("the app of a metric needs gradio: pip install gradio") from None
-    predictions, references = (json.dumps(value, indent=1) for value in example(name))
+
+    def computed(predictions: str, references: str, protocol: str) -> tuple[str, dict[str, Any]]:
+        scores = compute(name, predictions, references, protocol)
+        return table(scores), scores
+
+    predictions, references = map(_text, example(name))
     with gr.Blocks(title=f"evqa/{name}") as app:
-        gr.Markdown(f"# evqa/{name}\nPaste JSON, choose a protocol, compute.")
+        gr.Markdown(
+            f"# evqa/{name}\n{_ABOUT[name]} The two boxes hold an example; put your own JSON in their place.\n\n"
+            f'The same in Python: `import evqa, evaluate; evaluate.load("evqa/{name}").compute(...)`.'
+        )
         with gr.Row():
-            said = gr.Code(predictions, language="json", label="predictions", lines=16, max_lines=24)
-            right = gr.Code(references, language="json", label="references", lines=16, max_lines=24)
-        protocol = gr.Radio(["strict", "evqa-v1"], value="strict", label="protocol")
-        button = gr.Button("Compute", variant="primary")
-        scores = gr.JSON(label="scores")
-        button.click(lambda *values: compute(name, *values), [said, right, protocol], scores)
+            said = gr.Code(predictions, language="json", label="predictions", lines=16, max_lines=20)
+            right = gr.Code(references, language="json", label="references", lines=16, max_lines=20)
+        with gr.Row():
+            protocol = gr.Radio(["strict", "evqa-v1"], value="strict", label="protocol", scale=3)
+            button = gr.Button("Compute", variant="primary", scale=1)
+        scores = gr.Markdown(elem_id="scores")
+        with gr.Accordion("As JSON", open=False):
+            raw = gr.JSON(label="scores")
+        button.click(computed, [said, right, protocol], [scores, raw])
     return app

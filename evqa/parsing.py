@@ -29,6 +29,7 @@ _FENCE = re.compile(r"```[a-zA-Z0-9_-]*\s*\n?(.*?)```", re.DOTALL)
 _THINK = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _OPEN_THINK = re.compile(r"<think(?:ing)?>(?!.*</think)", re.DOTALL | re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}]+)\}?\}")
+_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _ANSWER_LABEL = re.compile(
     r"\b(?P<final>final\s+)?(?:correct\s+|best\s+)?(?:answer|choice)\b[\s*_]*(?:is|:|=)[\s*_:]*", re.IGNORECASE
 )
@@ -315,7 +316,8 @@ def _prose_answer(text: str, read: Any) -> str | None:
     ends = [*(m.start() for m in labels[1:]), len(text)][: len(labels)]
     rests = [(m["final"], text[m.end() : end].split("\n")[0]) for m, end in zip(labels, ends, strict=True)]
     rests = [pair for pair in rests if pair[0]] or rests
-    said = [m[1] for m in _BOXED.finditer(text)][-1:] + [rest for _, rest in reversed(rests)]
+    said = [m[1] for pattern in (_TAGGED, _BOXED) for m in list(pattern.finditer(text))[-1:]]
+    said += [rest for _, rest in reversed(rests)]
     said += [m[1] or m[2] for m in reversed(list(_LETTER_IS_RIGHT.finditer(text)))]
     said += [text, text.strip().splitlines()[0]]
     for piece in said:

@@ -97,6 +97,7 @@ Reply with one JSON object of this form and nothing else:
 seconds from the start of the video and nothing else, for example [[1.0, 2.5]].""",
     "gen_expressions": """Which objects prove your answer? For each, give one short phrase that tells it apart from \
 everything else by how it looks; no words about time. Reply with a JSON list of these phrases and nothing else.""",
+    "gen_masks": _QUESTION + "\nPlease segment the objects in the video that prove the right answer.",
     "mcq_answer": _QUESTION + "\nReply with the letter of the right option and nothing else.",
     "mcq_temporal": _QUESTION
     + """
@@ -129,8 +130,8 @@ class PromptSet:
 
     Attributes:
         name, version: Go into every run's manifest.
-        templates: Template by step: ``gen``; ``gen_answer``, ``gen_segments``, ``gen_expressions``; ``mcq_answer``,
-            ``mcq_temporal``, ``mcq_spatial``.
+        templates: Template by step: ``gen``; ``gen_answer``, ``gen_segments``, ``gen_expressions``, ``gen_masks``;
+            ``mcq_answer``, ``mcq_temporal``, ``mcq_spatial``.
     """
 
     name: str

@@ -112,6 +112,11 @@ class RunLog:
         """All records so far, as a mapping from entry id to :class:`Prediction`."""
         return read_records(self.shards)
 
+    def spent(self) -> float:
+        """What all records have cost, those that a later one replaced included: the money is gone."""
+        records = (line["prediction"] for path in self.shards for line in _lines(path) if "prediction" in line)
+        return sum((record.get("usage") or {}).get("cost") or 0.0 for record in records)
+
     def merge(self, path: str | os.PathLike | None = None) -> Path:
         """Write the merged records to one file (default: ``predictions.jsonl`` in the run folder), sorted by entry.
 

@@ -30,6 +30,7 @@ __all__ = [
     "TASKS",
     "ConversationRow",
     "EvidenceObject",
+    "ExpressionMasks",
     "FrameFolder",
     "FrameMask",
     "InstructRow",
@@ -96,6 +97,13 @@ class FrameMask(TypedDict):
     frame: int
     time: float | None
     rle: Rle | None
+
+
+class ExpressionMasks(TypedDict):
+    """What one referring expression names, frame by frame; kept beside the union of all."""
+
+    expression: str
+    masks: list[FrameMask]
 
 
 class _Question(TypedDict, total=False):
@@ -257,6 +265,7 @@ class Prediction:
         masks: One mask per frame; a frame that is not listed has no mask.
         temporal_choice, spatial_choice: MCQ: the letter chosen.
         referring_expressions: The objects that the system named as evidence.
+        expression_masks: The masks of each referring expression, where they are known; ``masks`` is their union.
         raw_text: Everything the system wrote, so that it can be parsed again.
         status: ``"ok"`` or the named failure (:data:`STATUSES`).
         detail: Why it failed, or what had to be repaired, for a reader.
@@ -273,6 +282,7 @@ class Prediction:
     temporal_choice: str | None = None
     spatial_choice: str | None = None
     referring_expressions: list[str] = dataclasses.field(default_factory=list)
+    expression_masks: list[ExpressionMasks] = dataclasses.field(default_factory=list)
     raw_text: str | None = None
     status: str = "ok"
     detail: str | None = None
@@ -305,14 +315,11 @@ class Prediction:
             if field.name not in out and value is not None and value != [] and value != {}:
                 out[field.name] = value
         if self.masks:
-            out["masks"] = [
-                {
-                    **mask,
-                    "rle": None
-                    if mask["rle"] is None
-                    else {"size": list(mask["rle"]["size"]), "counts": _text(mask["rle"]["counts"])},
-                }
-                for mask in self.masks
+            out["masks"] = [_mask_to_json(mask) for mask in self.masks]
+        if self.expression_masks:
+            out["expression_masks"] = [
+                {"expression": one["expression"], "masks": [_mask_to_json(mask) for mask in one["masks"]]}
+                for one in self.expression_masks
             ]
         return out
 
@@ -333,6 +340,10 @@ class Prediction:
         values = dict(record)
         try:
             values["masks"] = read_frame_masks(values.get("masks"))
+            values["expression_masks"] = [
+                {"expression": str(one["expression"]), "masks": read_frame_masks(one["masks"])}
+                for one in values.get("expression_masks") or []
+            ]
             values["segments"] = [[float(s), float(e)] for s, e in values.get("segments") or []]
             return cls(**values)
         except PredictionError as error:
@@ -376,6 +387,11 @@ def read_frame_mask(mask: Mapping[str, Any]) -> FrameMask:
     if time is not None and not math.isfinite(time):
         raise ValueError(f"mask time {time}")
     return {"frame": int(mask["frame"]), "time": None if time is None else float(time), "rle": rle}
+
+
+def _mask_to_json(mask: FrameMask) -> dict[str, Any]:
+    rle = mask["rle"]
+    return {**mask, "rle": None if rle is None else {"size": list(rle["size"]), "counts": _text(rle["counts"])}}
 
 
 def _text(counts: bytes | str) -> str:

@@ -224,6 +224,14 @@ def test_segmenter_without_a_mask_in_the_reply(rows):
     assert segmenter.segment(frames, [0, 1], ["x"], (54, 96)) == [[rle_masks.empty(54, 96)] * 2]
 
 
+def test_segmenter_is_found_by_its_name():
+    segmenters = pytest.importorskip("evqa.segmenters.base", reason="step two comes with another part of evqa")
+    segmenter = segmenters.load_segmenter("unipixel:tiny", device="cpu", frames="uniform:2", max_tokens=1)
+    assert isinstance(segmenter, segmenters.Segmenter)
+    found = segmenter.segment(np.zeros((2, 54, 96, 3), np.uint8), np.array([0.0, 1.0]), ["x"], (54, 96))
+    assert found == [[rle_masks.empty(54, 96)] * 2]
+
+
 # ----------------------------------------------------------------------------------- the whole job
 def options_of(checkpoint):
     return [arg for name, value in FAST.items() for arg in ("--option", f"{name}={value}")]

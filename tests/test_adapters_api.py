@@ -8,65 +8,20 @@ import io
 import json
 import threading
 import time
-from pathlib import Path
 
-import numpy as np
+import api_helpers
 import pytest
-from make_data import benchmark
+from api_helpers import GOOD, KEY, chat, go
 from PIL import Image
 from scripted_server import ScriptedServer, sleeping
 
 from evqa.adapters import load_adapter
-from evqa.adapters._api import Budget, Prices, redacted, retry_after
+from evqa.adapters._api import Budget, Prices, redacted, retry_after, without_secrets
 from evqa.engine import run
 from evqa.errors import AdapterError, DataError, SetupError
 from evqa.prompts import load_prompts
-from evqa.scoring import score
 
-KEY = "sk-" + "secret" * 4
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    pytest.importorskip("av")
-    from evqa.video import write_clip
-
-    clip = tmp_path_factory.mktemp("clip") / "c.mp4"
-    frames = np.zeros((12, 48, 64, 3), np.uint8)
-    frames[..., 1] = 20 * np.arange(12)[:, None, None]
-    write_clip(clip, frames, 6.0)
-    picture = Image.new("RGB", (32, 24), "red")
-    return [{**r, "video": {"path": str(clip), "bytes": None}, "spatial_options": [picture] * 4} for r in benchmark(6)]
-
-
-@pytest.fixture(autouse=True)
-def keys(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setenv("GEMINI_API_KEY", KEY)
-    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
-
-
-def chat(text, finish="stop", **message):
-    return 200, {}, {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "m",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, **message}}],
-        "usage": {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110},
-    }  # fmt: skip
-
-
-GOOD = json.dumps({"answer": "B", "segments": [[0.5, 1.0]], "referring_expressions": ["the box"]})
-
-
-def go(url, rows, folder, task="gen", *, name="openai:m", retries=2, pauses=None, **options):
-    options = {
-        "base_url": f"{url}/v1" if name.startswith("openai") else url,
-        "timeout": 5.0,
-        "concurrency": 1,
-        **options,
-    }
-    adapter = load_adapter(name, **options)
-    pauses = [] if pauses is None else pauses
-    return run(adapter, rows, folder, task=task, retries=retries, progress=False, sleep=pauses.append)
+rows, keys = api_helpers.rows, api_helpers.keys
 
 
 # --------------------------------------------------------------------------------------------- what is sent
@@ -145,6 +100,11 @@ def test_the_request_can_be_shown_without_sending_it(rows, capsys):
     assert "question 0" in shown
     assert KEY not in shown
     assert len(shown) < 5000
+    held = load_adapter("openai:m", base_url="http://127.0.0.1:9/v1", structured=True)
+    assert held.show_request(held.prepare(rows[0], "gen"), "gen")["response_format"]["type"] == "json_schema"
+    large = load_adapter("gemini", base_url="http://127.0.0.1:9", inline_limit=10)  # nothing is uploaded for a look
+    shown = large.show_request(large.prepare(rows[0], "gen"), "gen")
+    assert "response_json_schema" in shown["config"]
 
 
 # --------------------------------------------------------------------------------- what can come back
@@ -157,6 +117,7 @@ def test_the_request_can_be_shown_without_sending_it(rows, capsys):
         (chat(42), "parse_failed"), ((200, {}, {"choices": []}), "transient_error"), ((200, {}, {"error": "busy"}), "transient_error"),
         ((200, {}, b'{"choices": [{"mess'), "transient_error"), ((200, {"Content-Type": "text/html"}, b"<html>gateway</html>"), "transient_error"),
         ((500, {}, {"error": {"message": "boom"}}), "transient_error"), ((503, {}, b""), "transient_error"),
+        ((400, {}, {"error": {"message": "flagged", "code": "content_policy_violation"}}), "refused"),
         ((400, {}, {"error": {"message": "too many images"}}), "adapter_error"), ((413, {}, b""), "adapter_error"),
         (("cut", {}, b""), "transient_error"),
     ],
@@ -175,6 +136,30 @@ def test_a_cut_reply_is_asked_for_once_more_with_twice_as_much(rows, tmp_path):
     assert [body["max_tokens"] for _, _, body, _ in server.requests] == [50, 100]
     assert got.answer == "B"
     assert got.usage == {"input_tokens": 200, "output_tokens": 20}  # both are paid for
+
+
+def test_a_retry_goes_on_where_it_failed_and_every_reply_is_paid_for_once(rows, tmp_path):
+    """Three questions; the second is answered at the third try. Five requests, three replies, all in the record."""
+    script = iter([chat("A"), (500, {}, {}), ("cut", {}, b""), chat("C"), chat("Image D")])
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("m: {input: 10000.0, output: 0}\n")
+    with ScriptedServer(lambda *_: next(script)) as server:
+        got = go(server.url, rows[:1], tmp_path / "a", task="mcq", prices=str(prices)).log.predictions()["e000"]
+    assert (got.answer, got.temporal_choice, got.spatial_choice) == ("A", "C", "D")
+    assert len(server.requests) == 5
+    assert got.usage["cost"] == pytest.approx(3.0)
+    script = iter([chat("A"), *[(500, {}, {})] * 3])
+    with ScriptedServer(lambda *_: next(script)) as server:
+        run_ = go(server.url, rows[:1], tmp_path / "b", task="mcq", prices=str(prices))
+    lost = run_.log.predictions()["e000"]
+    assert (lost.status, lost.usage["cost"]) == ("transient_error", pytest.approx(1.0))
+    script = iter([chat("A"), chat("C"), chat("Image D")])
+    with ScriptedServer(lambda *_: next(script)) as server:
+        adapter = load_adapter("openai:m", base_url=f"{server.url}/v1", prices=str(prices))
+        log = run_.log
+        assert log.spent() == pytest.approx(1.0)
+        again = run(adapter, rows[:1], tmp_path / "c", task="mcq", retry_failed=True, progress=False)
+    assert again.log.spent() == pytest.approx(3.0)
 
 
 def test_slow_servers_time_out(rows, tmp_path):
@@ -231,11 +216,20 @@ def test_no_key_at_all(monkeypatch):
 # --------------------------------------------------------------------------------------- many at once
 def test_requests_run_at_the_same_time_and_each_is_recorded_once(rows, tmp_path):
     many = [{**rows[i % 6], "entry_id": f"r{i}"} for i in range(40)]
-    with ScriptedServer(sleeping(0.05, chat(GOOD))) as server:
-        result = go(server.url, many, tmp_path, concurrency=8)
+    met = threading.Event()
+
+    def answer(*_):
+        if server.at_once >= 4:
+            met.set()
+        met.wait(20)  # nobody is answered until four have come
+        return chat(GOOD)
+
+    with ScriptedServer(answer) as server:
+        result = go(server.url, many, tmp_path, concurrency=8, timeout=60.0)
     assert result.done == 40
     assert len(server.requests) == 40
-    assert 4 <= server.most_at_once <= 8
+    assert met.is_set()
+    assert server.most_at_once <= 8
     assert sorted(result.log.predictions()) == sorted(r["entry_id"] for r in many)
 
 
@@ -254,6 +248,14 @@ def test_a_cap_on_spend(rows, tmp_path):
         assert len(server.requests) == first.done  # everything that was paid for is recorded
         again = run(load_adapter("openai:m", **options), many, tmp_path / "run", progress=False, max_cost=1.0)
         assert again.done <= 2  # what was spent before counts
+    with (
+        pytest.raises(SetupError, match="tokens"),
+        ScriptedServer(lambda *_: (200, {}, {**chat(GOOD)[2], "usage": None})) as server,
+    ):
+        go(server.url, rows[:1], tmp_path / "untold", prices=str(prices))  # a cap that nobody could keep
+    prices.write_text("m: {input: -1.0, output: .nan}\n")
+    with pytest.raises(AdapterError, match="price table"):
+        load_adapter("openai:m", base_url="http://x/v1", prices=str(prices))
     with pytest.raises(AdapterError, match="price table"):
         load_adapter("openai:m", base_url="http://x/v1", prices=str(tmp_path / "none.yaml"))
 
@@ -297,6 +299,7 @@ def test_small_things(tmp_path):
     assert redacted(f"bad key {KEY}") == "bad key ***"
     assert redacted("http://me:pw@host/v1") == "http://***@host/v1"
     assert redacted("token abc", "abc") == "token ***"
+    assert without_secrets("https://me:pw@host:8000/v1?api-key=abc") == "https://host:8000/v1"
     assert Prices(None).cost("m", {}) is None
 
 
@@ -314,99 +317,3 @@ def test_prompt_files(tmp_path):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             load_prompts(path)
-
-
-# --------------------------------------------------------------------------------------------- gemini
-def candidates(text, finish="STOP", thought=None):
-    parts = ([{"text": thought, "thought": True}] if thought else []) + ([{"text": text}] if text is not None else [])
-    return 200, {}, {
-        "candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": finish}],
-        "usageMetadata": {"promptTokenCount": 500, "candidatesTokenCount": 20, "thoughtsTokenCount": 30},
-    }  # fmt: skip
-
-
-def test_gemini_sends_the_clip_along(rows, tmp_path):
-    with ScriptedServer(lambda *_: candidates(GOOD, thought="Hm, A?")) as server:
-        log = go(server.url, rows[:1], tmp_path, name="gemini", fps=2.0).log
-    _, path, body, headers = server.requests[0]
-    assert path.endswith("gemini-2.5-pro:generateContent")
-    video, text = body["contents"][0]["parts"]
-    assert video["videoMetadata"]["fps"] == 2.0
-    assert base64.urlsafe_b64decode(video["inlineData"]["data"]) == Path(rows[0]["video"]["path"]).read_bytes()
-    assert "2.0 seconds long" in text["text"]
-    assert body["generationConfig"]["responseMimeType"] == "application/json"
-    got = log.predictions()["e000"]
-    assert (got.answer, got.raw_text) == ("B", GOOD)
-    assert got.usage == {"input_tokens": 500, "output_tokens": 50}
-    assert {k.lower(): v for k, v in headers.items()}["x-goog-api-key"] == KEY
-    assert KEY not in json.dumps(log.manifest)
-
-
-def test_gemini_uploads_large_clips_and_deletes_them(rows, tmp_path):
-    state = iter(["PROCESSING", "ACTIVE"])
-
-    def answer(method, path, body):
-        if path.startswith("/upload") and isinstance(body, dict):
-            return 200, {"X-Goog-Upload-URL": f"{server.url}/upload/put", "x-goog-upload-status": "active"}, {}
-        if path.startswith("/upload"):
-            file = {"name": "files/abc", "uri": "https://files/abc", "mimeType": "video/mp4", "state": next(state)}
-            return 200, {"x-goog-upload-status": "final"}, {"file": file}
-        if method == "GET":
-            return (
-                200,
-                {},
-                {"name": "files/abc", "uri": "https://files/abc", "mimeType": "video/mp4", "state": next(state)},
-            )
-        if method == "DELETE":
-            return 200, {}, {}
-        return candidates("B")
-
-    with ScriptedServer(answer) as server:
-        got = go(server.url, rows[:1], tmp_path, name="gemini", inline_limit=10).log.predictions()["e000"]
-    assert got.status == "ok", got.detail
-    asked = next(body for _, path, body, _ in server.requests if path.endswith("generateContent"))
-    file = asked["contents"][0]["parts"][0]["fileData"]
-    assert (file.get("fileUri") or file.get("file_uri")) == "https://files/abc", file
-    assert server.requests[-1][0] == "DELETE"
-
-
-@pytest.mark.parametrize(
-    ("reply", "status"),
-    [
-        (candidates(None), "empty_output"), (candidates(None, "SAFETY"), "refused"), (candidates('{"answer": "B', "MAX_TOKENS"), "truncated"),
-        ((200, {}, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}), "refused"), ((200, {}, {}), "transient_error"),
-        ((200, {}, b'{"candidates": [{"con'), "transient_error"), ((500, {}, {"error": {"code": 500, "message": "x"}}), "transient_error"),
-        ((400, {}, {"error": {"code": 400, "message": "bad video"}}), "adapter_error"), (("cut", {}, b""), "transient_error"),
-    ],
-)  # fmt: skip
-def test_gemini_replies_have_names(rows, tmp_path, reply, status):
-    with ScriptedServer(lambda *_: reply) as server:
-        got = go(server.url, rows[:1], tmp_path, name="gemini", retries=0).log.predictions()["e000"]
-    assert (got.status, got.answer) == (status, None), got.detail
-    assert KEY not in json.dumps(got.to_json())
-
-
-def test_gemini_pauses_and_final_errors(rows, tmp_path):
-    details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "13s"}]
-    script = iter([(429, {}, {"error": {"code": 429, "message": "quota", "details": details}}), candidates(GOOD)])
-    pauses = []
-    with ScriptedServer(lambda *_: next(script)) as server:
-        assert go(server.url, rows[:1], tmp_path / "a", name="gemini", pauses=pauses).failed == 0
-    assert pauses == [13]
-    reply = (
-        400,
-        {},
-        {"error": {"code": 400, "message": "API key not valid", "details": [{"reason": "API_KEY_INVALID"}]}},
-    )
-    with ScriptedServer(lambda *_: reply) as server, pytest.raises(SetupError):
-        go(server.url, rows, tmp_path / "b", name="gemini")
-
-
-def test_gemini_mcq_scores(rows, tmp_path):
-    def answer(method, path, body):
-        text = body["contents"][0]["parts"][1]["text"]
-        return candidates("B" if "time span" in text else "A")
-
-    with ScriptedServer(answer) as server:
-        log = go(server.url, rows, tmp_path, task="mcq", name="gemini", concurrency=3).log
-    assert score(log.predictions(), rows)["temporal_accuracy"] == 100.0

@@ -43,7 +43,7 @@ def test_one_thing_said_in_many_ways(text):
     [
         ("B", "B"), ("(b)", "B"), ("b.", "B"), ("B because the cat jumps", "B"), ("Answer: b.", "B"),
         ("The answer is a cat.", "B"), ("Option B is correct", "B"), ("So, B is the best answer", "B"), ("I choose C", "C"),
-        (r"so $\boxed{D}$", "D"), ("Answer: A. On second thought, final answer: E", "E"),
+        (r"so $\boxed{D}$", "D"), ("<think>A?</think>\n<answer>B</answer>", "B"), ("<answer> (b) a cat </answer>", "B"), ("Answer: A. On second thought, final answer: E", "E"),
         ("First I thought the answer is A.\nThe answer is C.", "C"), ("the man in red", "E"), ("Answer: B, because of A", "B"),
         ("B\n\nThe cat is seen jumping.", "B"), ("Between A and B, the answer is B.", "B"),
     ],

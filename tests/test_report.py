@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,3 +118,136 @@ def test_wrong_sizes_are_shown_as_they_are(tmp_path):
     _, full = load(tmp_path / "page" / "data" / "entries" / "00000.js", "evqaPage.entry(")
     assert full["runs"][0]["masks"] == [{"f": 0, "s": [4, 4], "c": masks.to_json(masks.empty(4, 4))["counts"]}]
     assert any("4x4" in problem for problem in full["runs"][0]["problems"])
+
+
+def noisy_clip(path, seconds=3, height=720, width=960):
+    from evqa.video import write_clip
+
+    generator = np.random.default_rng(0)
+    frames = generator.integers(0, 255, (6 * seconds, height, width, 3), dtype=np.uint8)
+    write_clip(path, frames, 6.0)
+    return {"path": str(path), "bytes": None}
+
+
+def test_clips_over_the_budget_are_made_smaller_or_left_out(tmp_path):
+    av = pytest.importorskip("av")
+    rows = benchmark(1)
+    rows[0]["video"] = noisy_clip(tmp_path / "large.mp4")
+    size = (tmp_path / "large.mp4").stat().st_size
+    write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0, clip_budget=size - 1)
+    (index,) = load(tmp_path / "page" / "data" / "index.js", "evqaPage.index(")
+    small = tmp_path / "page" / index["entries"][0]["clip"]
+    assert small.stat().st_size < size
+    with av.open(str(small)) as container:
+        assert container.streams.video[0].height == 480
+        assert float(container.duration / av.time_base) == pytest.approx(3.0, abs=0.2)
+    write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0, clip_budget=2000)
+    (index,) = load(tmp_path / "page" / "data" / "index.js", "evqaPage.index(")
+    assert index["entries"][0]["clip"] is None
+    assert "1 clip could not be shown" in index["footer"]
+    assert "even when made smaller" in index["footer"]
+    write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0, clip_budget=0)
+    (index,) = load(tmp_path / "page" / "data" / "index.js", "evqaPage.index(")
+    assert (index["entries"][0]["clip"], index["entries"][0]["poster"]) == (None, None)
+    assert not (tmp_path / "page" / "clips").exists()
+
+
+def test_size_is_said_and_bounded(tmp_path):
+    from PIL import Image
+
+    from evqa.report.entries import MASK_BUDGET, TEXT_BUDGET
+    from evqa.report.page import page_size
+
+    pytest.importorskip("av")
+    generator = np.random.default_rng(0)
+    rows = benchmark(2)
+    rows[0]["video"] = noisy_clip(tmp_path / "c.mp4", seconds=1)
+    noise = [
+        {"frame": t, "time": None, "rle": masks.encode(generator.random((240, 320)) > 0.5)} for t in range(20)
+    ]  # the worst that a mask can be
+    rows[0]["masks"] = noise
+    runs = {"a": {"e000": Prediction("e000", answer="A", masks=noise, raw_text="x" * 100_000)}, "b": said(rows)}
+    write_report(runs, rows, tmp_path / "page", task="gen", bootstrap=0)
+    _, full = load(tmp_path / "page" / "data" / "entries" / "00000.js", "evqaPage.entry(")
+    for side in (full["truth"], full["runs"][0]):
+        assert 0 < sum(len(mask["c"]) for mask in side["masks"]) <= MASK_BUDGET
+        assert side["every"] > 1
+        assert side["hold"] == side["every"]
+    assert len(full["runs"][0]["raw_text"]) < TEXT_BUDGET + 100
+    assert full["runs"][1]["every"] == 1
+    entry = (tmp_path / "page" / "data" / "entries" / "00000.js").stat().st_size
+    assert entry < 3 * (MASK_BUDGET + TEXT_BUDGET) + 10_000
+    poster = tmp_path / "page" / "posters" / "00000.jpg"
+    assert max(Image.open(poster).size) == 320
+    sizes = page_size(tmp_path / "page")
+    assert sizes["total"] == sum(
+        f.stat().st_size for f in (tmp_path / "page").rglob("*") if f.is_file() and f.name != "index.html"
+    )
+    (index,) = load(tmp_path / "page" / "data" / "index.js", "evqaPage.index(")
+    assert f"The folder holds {sizes['total'] / 1e6:.1f} MB" in index["footer"]
+    assert f"{(sizes['total'] - sizes['clips']) / 2 / 1e3:.0f} kB an entry" in index["footer"]
+
+
+@pytest.mark.parametrize(("value", "want"), [
+    (0.25, 0.25), (1, 1.0), (0, 0.0), (1.5, None), (-0.1, None), (True, None), ("0.5", None), (None, None), (float("nan"), None),
+])  # fmt: skip
+def test_confidence_is_a_number_from_0_to_1_or_none(value, want):
+    from evqa.report.entries import confidence_of
+
+    assert confidence_of(Prediction("a", answer="A", usage={"confidence": value})) == want
+    assert confidence_of(Prediction.failure("a", "refused", "", usage={"confidence": value})) is None
+
+
+def test_filters_get_every_digit_of_what_has_a_threshold(tmp_path):
+    rows = benchmark(3)
+    write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0)
+    (index,) = load(tmp_path / "page" / "data" / "index.js", "evqaPage.index(")
+    from evqa.scoring import score
+
+    for entry in score(said(rows), rows, bootstrap=0).entries:
+        light = next(e for e in index["entries"] if e["id"] == entry.entry_id)["runs"][0]["v"]
+        assert {name: light[name] for name in ("accuracy", "mIoU", "J&F")} == {
+            name: entry.values[name] for name in ("accuracy", "mIoU", "J&F")
+        }
+
+
+WRITER = """
+import sys
+from make_data import benchmark
+from evqa.report import write_report
+from evqa.types import Prediction
+rows = benchmark(60)
+said = {r["entry_id"]: Prediction(r["entry_id"], answer="A") for r in rows}
+print("ready", flush=True)
+write_report({"a": said}, rows, sys.argv[1], task="gen", bootstrap=0)
+"""
+
+
+def test_page_that_was_killed_is_no_page_and_is_replaced(tmp_path):
+    folder = tmp_path / "page"
+    rows = benchmark(1)
+    write_report({"a": said(rows)}, rows, folder, task="gen", bootstrap=0)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    child = subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, env=environment)
+    assert child.stdout.readline() == b"ready\n"
+    while child.poll() is None and not (folder / "data" / "entries" / "00010.js").exists():
+        time.sleep(0.001)
+    child.kill()
+    child.wait()
+    whole = (folder / "index.html").exists()
+    assert whole == (folder / "data" / "index.js").exists()  # killed in the middle, or it was faster than the kill
+    (folder / ".index.html.abc123").write_text("torn")  # what a kill in the last moment leaves
+    write_report({"a": said(rows)}, rows, folder, task="gen", bootstrap=0)
+    assert {path.name for path in folder.iterdir()} == {"index.html", "assets", "data"}
+    assert len(list((folder / "data" / "entries").iterdir())) == 1
+
+
+def test_two_writers_do_not_mix(tmp_path):
+    from filelock import FileLock
+
+    rows = benchmark(1)
+    (tmp_path / "page").mkdir()
+    with FileLock(tmp_path / "page" / ".lock"), pytest.raises(DataError, match="another process is writing"):
+        write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0)
+    assert not (tmp_path / "page" / "index.html").exists()
+    write_report({"a": said(rows)}, rows, tmp_path / "page", task="gen", bootstrap=0)

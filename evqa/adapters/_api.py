@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import email.utils
 import io
+import math
 import os
 import re
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evqa.errors import AdapterError
+from evqa.errors import AdapterError, SetupError
 
-__all__ = ["Budget", "Prices", "jpeg", "redacted", "retry_after"]
+__all__ = ["Budget", "Prices", "data_url", "jpeg", "redacted", "retry_after", "shortened", "without_secrets"]
 
 
 class Budget:
@@ -89,6 +91,9 @@ class Prices:
         try:
             table = yaml.safe_load(Path(path).read_text("utf-8"))
             self._table = {str(m): {k: float(v) for k, v in prices.items()} for m, prices in table.items()}
+            for model, prices in self._table.items():
+                if set(prices) != {"input", "output"} or not all(0 <= price < math.inf for price in prices.values()):
+                    raise ValueError(f"{model}: a price per million tokens each for input and output")
         except (OSError, yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
             raise AdapterError(f"the price table cannot be read ({error})", file=path) from None
 
@@ -98,6 +103,19 @@ class Prices:
         if prices is None:
             return None
         return sum(prices.get(side, 0.0) * (usage.get(f"{side}_tokens") or 0) for side in ("input", "output")) / 1e6
+
+    def add_cost(self, model: str, usage: dict[str, Any]) -> None:
+        """Put ``cost`` into the usage of a reply.
+
+        Raises:
+            SetupError: The model has a price, but the server does not tell how many tokens it used: a cap on spend
+                could not be kept.
+        """
+        if not self.knows(model):
+            return
+        if not usage.get("input_tokens"):
+            raise SetupError(f"the server does not tell how many tokens {model!r} used: the run cannot be priced")
+        usage["cost"] = self.cost(model, usage)
 
     def knows(self, model: str) -> bool:
         """Whether the model has a price."""
@@ -144,6 +162,12 @@ def redacted(text: str, *secrets: str | None) -> str:
     return _KEYS.sub("***", text)
 
 
+def without_secrets(url: str) -> str:
+    """A server's address without user, password and query, for a manifest."""
+    parts = urllib.parse.urlsplit(url)
+    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def shortened(value: Any) -> Any:
     """A request as it can be shown: long base64 data become their length."""
     if isinstance(value, dict):
@@ -155,6 +179,3 @@ def shortened(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("data:") and len(value) > 200:
         return f"{value[: value.index(',') + 1]}<{len(value)} characters>"
     return value
-
-
-__all__ += ["data_url", "shortened"]

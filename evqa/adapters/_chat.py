@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from evqa.adapters.base import Adapter
-from evqa.errors import AdapterError
+from evqa.adapters.base import Adapter, frame_policy
+from evqa.errors import AdapterError, MissingDataError
 from evqa.parsing import Parsed, parse_choice, parse_expressions, parse_generation, parse_segments
 from evqa.prompts import GEN_SCHEMA, Picture, Text, Turn, VideoPart, lettered, load_prompts, span_text
 from evqa.types import NUM_OPTIONS, Prediction
@@ -33,11 +33,16 @@ class Frames:
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An entry with its clip as the adapter wants it."""
+    """An entry with its clip as the adapter wants it.
+
+    ``replies`` holds what the model has said so far. When a step fails and the entry is tried again, it goes on from
+    there: no reply is paid for twice, and none that was paid for is forgotten.
+    """
 
     row: Mapping[str, Any]
     clip: Any
     duration: float | None
+    replies: dict[str, Reply] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -77,14 +82,9 @@ class ChatAdapter(Adapter):
         prompts: str | None = None,
         max_tokens: int = 2048,
     ):
-        from evqa.video import parse_policy
-
         if mode not in ("single", "multi"):
             raise AdapterError(f"mode must be 'single' or 'multi', not {mode!r}")
-        try:
-            self._policy = parse_policy(frames)
-        except ValueError as error:
-            raise AdapterError(f"option frames: {error}") from None
+        self._policy = frame_policy(frames)
         self.model = model
         self._max_side = max_side
         self._mode = mode
@@ -122,7 +122,7 @@ class ChatAdapter(Adapter):
     def prepare(self, row: Mapping[str, Any], task: str) -> Prepared:
         """Read the clip; see :meth:`Adapter.prepare`."""
         if not row.get("video"):
-            raise AdapterError("the data comes without this entry's clip", entry=row["entry_id"])
+            raise MissingDataError("the data comes without this entry's clip", entry=row["entry_id"])
         clip = self.read_clip(row)
         return Prepared(row, clip, getattr(clip, "duration", None) or row.get("duration"))
 
@@ -151,6 +151,18 @@ class ChatAdapter(Adapter):
             return ("mcq_answer", "mcq_temporal", "mcq_spatial")
         return ("gen",) if self._mode == "single" else ("gen_answer", "gen_segments", "gen_expressions")
 
+    def first_request(self, entry: Prepared, task: str) -> tuple[list[Turn], dict[str, Any] | None]:
+        """The first conversation that an entry needs, and the schema that goes with it."""
+        step = self.steps(task)[0]
+        return [self.first_turn(entry, step)], GEN_SCHEMA if step == "gen" else None
+
+    def spent(self, row: Prepared) -> dict[str, Any]:
+        """See :meth:`Adapter.spent`."""
+        total: dict[str, Any] = {}
+        for reply in row.replies.values():
+            _add(total, reply.usage)
+        return total
+
     def first_turn(self, entry: Prepared, step: str) -> Turn:
         """The user's first message of a step: the clip, then the text, then any option images."""
         row = entry.row
@@ -169,7 +181,7 @@ class ChatAdapter(Adapter):
     def _single(self, entries: Sequence[Prepared]) -> list[Prediction]:
         requests = [(entry, [self.first_turn(entry, "gen")]) for entry in entries]
         out = []
-        for entry, reply in zip(entries, self._ask(requests, GEN_SCHEMA), strict=True):
+        for entry, reply in zip(entries, self._ask("gen", requests, GEN_SCHEMA), strict=True):
             parsed = self._read(
                 reply, lambda text, e=entry: parse_generation(text, e.row["candidates"], duration=e.duration)
             )
@@ -187,7 +199,7 @@ class ChatAdapter(Adapter):
             if step != "gen_answer":
                 for i in alive:
                     chats[i].append(Turn("user", (Text(self._prompts.render(step)),)))
-            replies = self._ask([(entries[i], chats[i]) for i in alive], None) if alive else []
+            replies = self._ask(step, [(entries[i], chats[i]) for i in alive], None) if alive else []
             for i, reply in zip(list(alive), replies, strict=True):
                 _add(usages[i], reply.usage)
                 texts[i].append(reply.text or "")
@@ -225,7 +237,7 @@ class ChatAdapter(Adapter):
         usages: list[dict[str, Any]] = [{} for _ in entries]
         for step, field in fields.items():
             requests = [(entry, [self.first_turn(entry, step)]) for entry in entries]
-            for i, reply in enumerate(self._ask(requests, None)):
+            for i, reply in enumerate(self._ask(step, requests, None)):
                 candidates = entries[i].row["candidates"] if step == "mcq_answer" else None
                 count = len(candidates) if candidates else NUM_OPTIONS
                 parsed = self._read(reply, lambda text, n=count, c=candidates: parse_choice(text, n, c))
@@ -247,16 +259,37 @@ class ChatAdapter(Adapter):
         return out
 
     # ------------------------------------------------------------------------------- the replies
-    def _ask(self, requests: Sequence[tuple[Prepared, Sequence[Turn]]], schema: dict[str, Any] | None) -> list[Reply]:
+    def _ask(
+        self, step: str, requests: Sequence[tuple[Prepared, Sequence[Turn]]], schema: dict[str, Any] | None
+    ) -> list[Reply]:
         """Replies; those that were cut at the token limit are asked for once more with twice as many tokens."""
-        replies = self.replies(requests, max_tokens=self._max_tokens, schema=schema)
-        cut = [i for i, reply in enumerate(replies) if reply.finish == "length"]
-        if cut:
-            again = self.replies([requests[i] for i in cut], max_tokens=2 * self._max_tokens, schema=schema)
-            for i, reply in zip(cut, again, strict=True):
-                _add(reply.usage, replies[i].usage)
-                replies[i] = reply
-        return replies
+        self._fill(step, self._max_tokens, requests, schema)
+        cut = [request for request in requests if request[0].replies[step].finish == "length"]
+        again = f"{step}, once more"
+        self._fill(again, 2 * self._max_tokens, cut, schema)
+        out = []
+        for entry, _ in requests:
+            first, second = entry.replies[step], entry.replies.get(again)
+            usage: dict[str, Any] = {}
+            for reply in filter(None, (second, first)):
+                _add(usage, reply.usage)
+            out.append(dataclasses.replace(second or first, usage=usage))
+        return out
+
+    def _fill(
+        self,
+        name: str,
+        max_tokens: int,
+        requests: Sequence[tuple[Prepared, Sequence[Turn]]],
+        schema: dict[str, Any] | None,
+    ) -> None:
+        """Ask for the replies that are not there yet."""
+        missing = [request for request in requests if name not in request[0].replies]
+        if missing:
+            for (entry, _), reply in zip(
+                missing, self.replies(missing, max_tokens=max_tokens, schema=schema), strict=True
+            ):
+                entry.replies[name] = reply
 
     @staticmethod
     def _read(reply: Reply, parse: Any) -> Parsed:

@@ -6,15 +6,14 @@ An adapter is one file in this package with a class derived from :class:`Adapter
 from __future__ import annotations
 
 import abc
-import importlib
-import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from evqa._plugins import load_plugin, plugin_names
 from evqa.errors import AdapterError
 from evqa.types import Prediction
 
-__all__ = ["Adapter", "adapter_names", "load_adapter"]
+__all__ = ["Adapter", "adapter_names", "frame_policy", "load_adapter"]
 
 #: Columns that say what is right. The engine keeps them from adapters that do not declare ``sees_reference``.
 REFERENCE_COLUMNS = frozenset({"answer", "answer_index", "segments", "masks", "temporal_answer", "spatial_answer"})
@@ -39,6 +38,8 @@ class Adapter(abc.ABC):
     batch_size: int = 1
     #: How many calls of :meth:`predict` may run at the same time, in threads; for models behind a network.
     concurrency: int = 1
+    #: How many processes :meth:`prepare` entries ahead of the model; 0: threads. The adapter is sent there by pickle.
+    workers: int = 0
     #: Whether records will say what they cost.
     has_prices: bool = False
 
@@ -49,7 +50,8 @@ class Adapter(abc.ABC):
     def prepare(self, row: Mapping[str, Any], task: str) -> Any:
         """Make an entry ready for :meth:`predict`: decode its clip, for example.
 
-        The engine calls this in threads, a few entries ahead of the model, so that decoding and answering overlap.
+        The engine calls this in threads or processes, a few entries ahead of the model, so that decoding and answering
+        overlap (:mod:`evqa.prefetch`).
 
         Args:
             row: A benchmark row (see :class:`evqa.types.Sample`).
@@ -75,6 +77,10 @@ class Adapter(abc.ABC):
             AdapterError, VideoError, DataError: It cannot be done; the engine records a failure for the entry.
         """
 
+    def spent(self, row: Any) -> dict[str, Any]:
+        """What a prepared entry that could not be answered has used, in the terms of ``Prediction.usage``."""
+        return {}
+
     def show_request(self, row: Any, task: str) -> Any:
         """What would be sent to the model first for one prepared entry, JSON-ready; for ``evqa run --dry-run``.
 
@@ -87,30 +93,34 @@ class Adapter(abc.ABC):
         """Let go of models and connections."""
 
 
+def frame_policy(text: Any, option: str = "frames") -> Any:
+    """A sampling policy of :mod:`evqa.video` from an option's text.
+
+    Raises:
+        AdapterError: It is none; names the option.
+    """
+    from evqa.video import parse_policy
+
+    try:
+        return parse_policy(text)
+    except ValueError as error:
+        raise AdapterError(f"option {option}: {error}") from None
+
+
 def adapter_names() -> list[str]:
     """Names of the adapters that come with evqa."""
-    import evqa.adapters as package
-
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if m.name != "base" and m.name[0] != "_")
+    return plugin_names("adapters")
 
 
 def load_adapter(spec: str, **options: Any) -> Adapter:
     """Make an adapter.
 
     Args:
-        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``.
+        spec: ``name`` or ``name:model id``; the model id is passed as the option ``model``. A name that ends with
+            ``.py`` is the path of a file like those in this package.
         options: Of the adapter.
 
     Raises:
         AdapterError: No such adapter, or an option that it does not have.
     """
-    name, _, model = spec.partition(":")
-    if name not in adapter_names():
-        raise AdapterError(f"there is no adapter {name!r}; known: {', '.join(adapter_names())}")
-    if model:
-        options = {"model": model, **options}
-    cls = importlib.import_module(f"evqa.adapters.{name}").ADAPTER
-    try:
-        return cls(**options)
-    except TypeError as error:
-        raise AdapterError(f"adapter {name!r}: {str(error).replace(f'{cls.__name__}.__init__() ', '')}") from None
+    return load_plugin("adapters", "adapter", spec, options)

@@ -30,9 +30,9 @@ _DECLINED = {"SAFETY", "PROHIBITED_CONTENT", "BLOCKLIST", "RECITATION", "SPII", 
 
 @dataclasses.dataclass
 class _Clip:
-    """A clip's bytes, or the handle of its upload; and its length if it is known."""
+    """A clip's bytes, its length if it is known, and the handle of its upload while there is one."""
 
-    data: bytes | None
+    data: bytes
     mime: str
     duration: float | None
     upload: Any = None
@@ -122,7 +122,7 @@ class Gemini(ChatAdapter):
 
     # --------------------------------------------------------------------------------- the clip
     def read_clip(self, row: Any) -> _Clip:
-        """The clip's file; uploaded if it is too large to be sent along."""
+        """The clip's file."""
         video = row["video"]
         data = video.get("bytes")
         if data is None:
@@ -131,13 +131,11 @@ class Gemini(ChatAdapter):
             except OSError as error:
                 raise AdapterError(f"the clip cannot be read ({error.strerror})", file=video["path"]) from None
         mime = mimetypes.guess_type(video.get("path") or "clip.mp4")[0] or "video/mp4"
-        if len(data) <= self._inline_limit:
-            return _Clip(data, mime, row.get("duration"))
-        if self._vertex:
+        if len(data) > self._inline_limit and self._vertex:
             raise AdapterError(
                 f"the clip has {len(data)} bytes: too many to send along, and Vertex AI takes no uploads"
             )
-        return _Clip(None, mime, row.get("duration"), self._uploaded(data, mime))
+        return _Clip(data, mime, row.get("duration"))
 
     def _uploaded(self, data: bytes, mime: str) -> Any:
         with self._translating():
@@ -151,13 +149,18 @@ class Gemini(ChatAdapter):
         return file
 
     def predict(self, rows: Sequence[Prepared], task: str) -> list[Prediction]:
-        """See :meth:`Adapter.predict`; uploads are deleted when their entry has been answered."""
-        predictions = super().predict(rows, task)
-        for entry in rows:
-            if entry.clip.upload is not None:
-                with contextlib.suppress(Exception):  # the server deletes what is left after two days
-                    self._client.files.delete(name=entry.clip.upload.name)
-        return predictions
+        """See :meth:`Adapter.predict`; a clip too large to be sent along is uploaded, and deleted in any case."""
+        large = [entry.clip for entry in rows if len(entry.clip.data) > self._inline_limit]
+        try:
+            for clip in large:
+                clip.upload = self._uploaded(clip.data, clip.mime)
+            return super().predict(rows, task)
+        finally:
+            for clip in large:
+                if clip.upload is not None:
+                    with contextlib.suppress(Exception):  # the server deletes what is left after two days
+                        self._client.files.delete(name=clip.upload.name)
+                clip.upload = None
 
     # ------------------------------------------------------------------------------ the request
     def replies(
@@ -203,7 +206,8 @@ class Gemini(ChatAdapter):
 
     def show_request(self, entry: Prepared, task: str) -> Any:
         """See :meth:`Adapter.show_request`."""
-        request = self.request(entry, [self.first_turn(entry, self.steps(task)[0])], self._max_tokens, None)
+        turns, schema = self.first_request(entry, task)
+        request = self.request(entry, turns, self._max_tokens, schema)
         return shortened(
             {
                 "model": request["model"],
@@ -219,9 +223,7 @@ class Gemini(ChatAdapter):
             answer = self._client.models.generate_content(**request)
         reply = self._read_reply(answer)
         self._budget.settle(guess, sum(reply.usage.get(key, 0) for key in ("input_tokens", "output_tokens")))
-        cost = self._prices.cost(self.model, reply.usage)
-        if cost is not None:
-            reply.usage["cost"] = cost
+        self._prices.add_cost(self.model, reply.usage)
         return reply
 
     @staticmethod

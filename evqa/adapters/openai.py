@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from evqa.adapters._api import Budget, Prices, data_url, jpeg, redacted, retry_after, shortened
+from evqa.adapters._api import Budget, Prices, data_url, jpeg, redacted, retry_after, shortened, without_secrets
 from evqa.adapters._chat import ChatAdapter, Prepared, Reply
 from evqa.errors import AdapterError, MissingDependencyError, SetupError, TransientError
 from evqa.prompts import Picture, Text, Turn, VideoPart
@@ -17,6 +17,8 @@ __all__ = ["OpenAi"]
 
 # Models that think before they answer take another name for the token limit, and no temperature.
 _REASONING = re.compile(r"^(?:o\d|gpt-5)")
+# Codes of a 400 by which a server declines what it is asked, rather than not understanding it.
+_DECLINED = {"content_filter", "content_policy_violation"}
 _TOKENS_PER_IMAGE = 1000  # a guess that is corrected after each reply
 
 
@@ -90,7 +92,7 @@ class OpenAi(ChatAdapter):
         """See :meth:`Adapter.settings`."""
         return {
             **super().settings(),
-            "server": redacted(self._base_url) if self._base_url else "api.openai.com",
+            "server": without_secrets(self._base_url) if self._base_url else "api.openai.com",
             "temperature": self._temperature,
             "structured": self._structured,
             "seed": self._seed,
@@ -124,8 +126,8 @@ class OpenAi(ChatAdapter):
 
     def show_request(self, entry: Prepared, task: str) -> Any:
         """See :meth:`Adapter.show_request`."""
-        steps = self.steps(task)
-        return [shortened(self.request(entry, [self.first_turn(entry, steps[0])], self._max_tokens, None))]
+        turns, schema = self.first_request(entry, task)
+        return shortened(self.request(entry, turns, self._max_tokens, schema))
 
     def _reply(self, request: dict[str, Any]) -> Reply:
         guess = len(json.dumps(shortened(request))) // 4 + _TOKENS_PER_IMAGE * str(request).count("data:image")
@@ -133,6 +135,8 @@ class OpenAi(ChatAdapter):
         try:
             answer = self._client.chat.completions.create(**request)
         except self._openai.OpenAIError as error:
+            if getattr(error, "code", None) in _DECLINED:
+                return Reply(redacted(str(getattr(error, "message", error)), self._key)[:400], "refusal")
             raise self._translated(error) from None
         except ValueError as error:  # the client lets the JSON of half a reply through
             raise TransientError(
@@ -140,9 +144,7 @@ class OpenAi(ChatAdapter):
             ) from None
         reply = self._read_reply(answer)
         self._budget.settle(guess, sum(reply.usage.get(key, 0) for key in ("input_tokens", "output_tokens")))
-        cost = self._prices.cost(self.model, reply.usage)
-        if cost is not None:
-            reply.usage["cost"] = cost
+        self._prices.add_cost(self.model, reply.usage)
         return reply
 
     @staticmethod

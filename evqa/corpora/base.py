@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal
 
 import datasets
 
+from evqa._from_file import class_from_file, is_file_name
 from evqa.corpora.memory import forget
 from evqa.errors import DataError, EvqaError, MissingDataError
 from evqa.types import features
@@ -58,11 +59,13 @@ _SKIPPED = "skipped.jsonl"
 
 
 def builder_class(name: str) -> type[CorpusBuilder]:
-    """The builder of a corpus, by its name with or without ``evqa/``.
+    """The builder of a corpus, by its name with or without ``evqa/``, or by the path of a file that ends with ``.py``.
 
     Raises:
         DataError: There is no such corpus.
     """
+    if is_file_name(name):
+        return class_from_file(name, "BUILDER", CorpusBuilder, DataError)
     short = name.removeprefix("evqa/")
     if short not in CORPORA:
         raise DataError(f"there is no corpus {name!r}; known: {', '.join(sorted(CORPORA))}")
@@ -94,13 +97,15 @@ def source_hash(builder: type | None = None) -> str:
     """A hash of the code that makes rows, so that rows cached by an older version are made anew.
 
     Args:
-        builder: A builder, whose module counts too if it is not ours.
+        builder: A builder; its module, and those of its bases, count too where they are not ours.
     """
     digest = hashlib.sha256()
     here = Path(__file__).parent
     around = (here.parent / f"{name}.py" for name in ("types", "_features", "masks", "segments"))
-    theirs = getattr(sys.modules.get(builder.__module__), "__file__", None) if builder else None
-    for path in [*sorted(here.glob("*.py")), *around, *([Path(theirs)] if theirs else [])]:
+    bases = [one for one in (builder.__mro__ if builder else ()) if one is builder or issubclass(one, CorpusBuilder)]
+    files = (getattr(sys.modules.get(one.__module__), "__file__", None) for one in bases)  # none in a notebook
+    theirs = [Path(file) for file in files if file and Path(file).parent != here]
+    for path in [*sorted(here.glob("*.py")), *around, *theirs]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

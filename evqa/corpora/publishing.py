@@ -31,11 +31,11 @@ from datasets.table import embed_table_storage, table_cast
 from datasets.utils.py_utils import convert_file_size_to_int
 
 import evqa
+from evqa._options import parse_options
 from evqa.corpora.base import CorpusBuilder, builder_class
 from evqa.corpora.checks import validate
 from evqa.corpora.pushing import push
 from evqa.corpora.shards import Publication, write_shards
-from evqa.data_cli import parse_options
 from evqa.errors import DataError, EvqaError, MissingDataError
 from evqa.types import features
 

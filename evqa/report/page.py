@@ -4,9 +4,14 @@ Layout::
 
     index.html                    the page
     assets/                       its style and scripts
-    data/index.js                 scores, and what the list needs of each entry
+    data/index.js                 scores, and what list, filters and plots need of each entry
     data/entries/00000.js         one entry's masks, segments and text; read when it scrolls into view
+    posters/00000.jpg             one small picture per entry, shown until its clip is loaded
     clips/  options/              video and images
+
+Every part has a bound: per entry and run :data:`~evqa.report.entries.MASK_BUDGET` characters of masks and
+:data:`~evqa.report.entries.TEXT_BUDGET` of text, posters of 320 x 320 pixels at most, and clips of at most
+:data:`~evqa.report.clips.CLIP_BUDGET` bytes. The page's last line says what it came to.
 
 Data are scripts, not JSON files, because a page opened from disk may run scripts but not fetch files.
 """
@@ -16,21 +21,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from evqa._files import write_atomic
+from tqdm import tqdm
+
+from evqa._files import cleared, write_atomic
 from evqa.errors import DataError, EvqaError
-from evqa.report.clips import ClipStore
+from evqa.report.clips import CLIP_BUDGET, ClipStore
+from evqa.report.entries import entry_data, option_images
 from evqa.report.table import _finite
 from evqa.scoring.aggregate import Scores, metric_groups, score
-from evqa.scoring.answers import LETTERS, match_candidate, match_letter
-from evqa.scoring.inputs import prediction_of
 from evqa.scoring.protocols import EVQA_V1, STRICT
-from evqa.types import NUM_OPTIONS, Prediction
+from evqa.types import Prediction
 
-__all__ = ["write_report"]
+__all__ = ["page_size", "write_report"]
 
 _ABOUT = {
     STRICT: "every annotated frame, merged segments, letters read as a person would",
@@ -47,6 +53,7 @@ def write_report(
     task: str,
     title: str = "Evidence",
     bootstrap: int = 1000,
+    clip_budget: int = CLIP_BUDGET,
 ) -> Path:
     """Write the page.
 
@@ -57,72 +64,123 @@ def write_report(
         task: ``gen`` or ``mcq``.
         title: Heading.
         bootstrap: Resamplings for the intervals.
+        clip_budget: Bytes that a clip may have; a larger one is made smaller, 0 leaves all clips out.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        DataError: No runs, or ``folder`` holds something else.
+        DataError: No runs, or ``folder`` holds something else or is being written.
     """
     if not runs:
         raise DataError("there is no run to report on")
-    folder = _fresh(Path(folder))
-    scored = {name: _scores(predictions, references, task, bootstrap) for name, predictions in runs.items()}
-    clips = ClipStore(folder)
-    entries = []
-    for number, row in enumerate(references):
-        file = f"data/entries/{number:05d}.js"
-        light, full = _entry(row, runs, scored, clips)
-        if task == "mcq":
-            full |= _mcq_options(row, folder, f"options/{number:05d}")
-        _script(folder / file, f"evqaPage.entry({json.dumps(row['entry_id'])}, ", full)
-        entries.append({**light, "file": file})
-    first = next(iter(scored.values()))[STRICT]
-    problems = f" {len(clips.problems)} clips could not be shown: {clips.problems[0]}." if clips.problems else ""
-    index = {
-        "title": title,
-        "subtitle": f"{len(entries)} questions about {len({e['video_id'] for e in entries})} clips, "
-        f"task {task}. Numbers in brackets are 95 % bootstrap intervals over clips.",
-        "footer": f"Made by evqa.{problems}",
-        "protocols": [
-            {
-                "name": name,
-                "about": about,
-                "groups": [
-                    {"title": title, "metrics": [metric for metric in metrics if metric in first]}
-                    for title, metrics in metric_groups(task, name).items()
-                ],
-            }
-            for name, about in _ABOUT.items()
-        ],
-        "runs": [{"name": name, "scores": {p: _numbers(s) for p, s in scored[name].items()}} for name in runs],
-        "entries": entries,
-    }
-    _script(folder / "data" / "index.js", "evqaPage.index(", index)
-    shutil.copytree(_ASSETS, folder / "assets", ignore=shutil.ignore_patterns("index.html"))
-    # Last: a folder with an index.html is a whole page.
-    write_atomic(folder / "index.html", (_ASSETS / "index.html").read_bytes())
+    with cleared(folder, _OURS, "index.html") as folder:
+        scored = {name: _scores(predictions, references, task, bootstrap) for name, predictions in runs.items()}
+        _write(folder, runs, references, scored, task, title, clip_budget)
     return folder / "index.html"
 
 
-_OURS = {"index.html", "assets", "data", "clips", "options"}
+def _write(
+    folder: Path,
+    runs: Mapping[str, Mapping[str, Prediction]],
+    references: Any,
+    scored: Mapping[str, Mapping[str, Any]],
+    task: str,
+    title: str,
+    clip_budget: int,
+) -> None:
+    """Fill an empty folder."""
+    clips = ClipStore(folder, budget=clip_budget)
+    entries = []
+    for number, row in enumerate(tqdm(references, desc="page", unit="entry", disable=None)):  # None: in a terminal only
+        file = f"data/entries/{number:05d}.js"
+        media = {
+            "clip": clips.add(row.get("video"), row["video_id"]),
+            "poster": clips.poster(row.get("video"), _moment(row), f"posters/{number:05d}.jpg"),
+        }
+        light, full = entry_data(row, runs, scored, media)
+        if task == "mcq":
+            full |= option_images(row, folder, f"options/{number:05d}")
+        _script(folder / file, f"evqaPage.entry({json.dumps(row['entry_id'])}, ", full)
+        entries.append({**light, "file": file})
+    shutil.copytree(_ASSETS, folder / "assets", ignore=shutil.ignore_patterns("index.html"))
+    videos = len({entry["video_id"] for entry in entries})
+    index = {
+        "title": title,
+        "task": task,
+        "subtitle": f"{_count(len(entries), 'question')} about {_count(videos, 'clip')}, task {task}. "
+        f"Numbers in brackets are 95 % bootstrap intervals over clips.",
+        "protocols": _protocols(task, next(iter(scored.values()))[STRICT]),
+        "runs": [{"name": name, "scores": {p: _numbers(s) for p, s in scored[name].items()}} for name in runs],
+        "entries": entries,
+    }
+    index["footer"] = f"Made by evqa. {_size_text(folder, index, len(entries))}.{_problem_text(clips.problems)}"
+    _script(folder / "data" / "index.js", "evqaPage.index(", index)
+    # Last: a folder with an index.html is a whole page.
+    write_atomic(folder / "index.html", (_ASSETS / "index.html").read_bytes())
 
 
-def _fresh(folder: Path) -> Path:
-    """The folder, empty. Only what we wrote ourselves is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    names = set(os.listdir(folder))
-    if strangers := names - _OURS:
-        raise DataError(f"the folder holds something that is not ours ({sorted(strangers)[0]!r})", file=folder)
-    for name in sorted(names, key=lambda name: name != "index.html"):  # first: without it, it is no page
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return folder
+def _moment(row: Mapping[str, Any]) -> float:
+    """The second that the page opens an entry at: the middle of its first segment."""
+    start, end = (row["segments"] or [(0.0, 0.0)])[0]
+    return (start + end) / 2
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _protocols(task: str, first: Scores) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "about": about,
+            "groups": [
+                {"title": title, "metrics": [metric for metric in metrics if metric in first]}
+                for title, metrics in metric_groups(task, name).items()
+            ],
+        }
+        for name, about in _ABOUT.items()
+    ]
+
+
+def _problem_text(problems: list[str]) -> str:
+    if not problems:
+        return ""
+    return f" {_count(len(problems), 'clip')} could not be shown as in the data: {problems[0]}."
+
+
+def page_size(folder: str | os.PathLike) -> dict[str, int]:
+    """Bytes of a page by part: ``clips``, ``posters``, ``data``, ``options``, ``assets``, and ``total``."""
+    folder = Path(folder)
+    sizes = {
+        part: sum(file.stat().st_size for file in (folder / part).rglob("*") if file.is_file())
+        for part in sorted(_OURS - {"index.html"})
+    }
+    return {**sizes, "total": sum(sizes.values())}
+
+
+def _size_text(folder: Path, index: Mapping[str, Any], entries: int) -> str:
+    sizes = page_size(folder)
+    data = sizes["data"] + len(_text("", index))  # the index is not written yet
+    total = sizes["total"] - sizes["data"] + data
+    rest = (total - sizes["clips"]) / max(1, entries)
+    return (
+        f"The folder holds {total / 1e6:.1f} MB: {sizes['clips'] / 1e6:.1f} MB of clips, and {rest / 1e3:.0f} kB an "
+        "entry of everything else"
+    )
+
+
+_OURS = {"index.html", "assets", "data", "clips", "options", "posters"}
 
 
 def _script(path: Path, call: str, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(call + json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=True) + ");\n", "ascii")
+    path.write_text(_text(call, value), "ascii")
+
+
+def _text(call: str, value: Any) -> str:
+    return call + json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=True) + ");\n"
 
 
 # ------------------------------------------------------------------------------------------ scores
@@ -139,106 +197,3 @@ def _numbers(scores: Scores | str) -> dict[str, Any]:
     if isinstance(scores, str):
         return {"error": scores}
     return {"numbers": dict(scores), "intervals": {name: list(b) for name, b in scores.intervals.items()}}
-
-
-# ----------------------------------------------------------------------------------------- entries
-def _entry(
-    row: Mapping[str, Any],
-    runs: Mapping[str, Mapping[str, Prediction]],
-    scored: Mapping[str, Mapping[str, Any]],
-    clips: ClipStore,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the list needs of an entry, and the rest."""
-    entry_id = row["entry_id"]
-    metadata = json.loads(row.get("metadata") or "{}")
-    masks = _masks(row.get("masks") or [])
-    light = {
-        "id": entry_id,
-        "video_id": row["video_id"],
-        "clip": clips.add(row.get("video"), row["video_id"]),
-        "fps": row.get("fps"),
-        "duration": row.get("duration"),
-        "size": [row["height"], row["width"]] if row.get("height") else None,
-        "question": row["question"],
-        "candidates": row["candidates"],
-        "answer_index": row.get("answer_index"),
-        "tags": [str(metadata[key]) for key in ("question_type", "source") if metadata.get(key)],
-        "runs": [],
-    }
-    full: dict[str, Any] = {
-        "truth": {"segments": row["segments"] or [], "masks": masks},
-        "size": masks[0]["s"] if masks else None,
-        "runs": [],
-    }
-    for name, predictions in runs.items():
-        said = prediction_of(predictions, entry_id) or Prediction.failure(entry_id, "missing", "no prediction")
-        scores = scored[name][STRICT].entry(entry_id)
-        light["runs"].append(
-            {
-                "status": said.status,
-                "answer": said.answer,
-                "answer_index": None if said.answer is None else match_candidate(said.answer, row["candidates"]),
-                "temporal_index": match_letter(said.temporal_choice, NUM_OPTIONS),
-                "spatial_index": match_letter(said.spatial_choice, NUM_OPTIONS),
-                "chips": _chips(scores.values),
-            }
-        )
-        full["runs"].append(
-            {
-                "segments": said.segments,
-                "masks": _masks(said.masks),
-                "expressions": said.referring_expressions,
-                "raw_text": said.raw_text,
-                "problems": scores.problems or ([said.detail] if said.detail else []),
-            }
-        )
-    return light, full
-
-
-def _chips(values: Mapping[str, float]) -> list[list[Any]]:
-    """Short labels with number and tone."""
-    if "qa_accuracy" in values or "temporal_accuracy" in values:
-        words = {"qa_accuracy": "answer", "temporal_accuracy": "time", "spatial_accuracy": "region"}
-        return [_verdict(word, values[name]) for name, word in words.items() if name in values]
-    chips = [_verdict("answer", values["accuracy"])] if "accuracy" in values else []
-    for name, word in (("mIoU", "tIoU"), ("mIoP", "IoP"), ("J", "J"), ("F", "F"), ("J&F", "J&F"), ("vIoU", "vIoU")):
-        if name in values:
-            chips.append([word, f"{100 * values[name]:.1f}", ""])
-    if "EBA@0.5" in values:
-        chips.append(
-            ["backed by evidence" if values["EBA@0.5"] else "not backed at 0.5", None, _tone(values["EBA@0.5"])]
-        )
-    return chips
-
-
-def _verdict(word: str, value: float) -> list[Any]:
-    return [f"{word} {'right' if value else 'wrong'}", None, _tone(value)]
-
-
-def _tone(value: float) -> str:
-    return "good" if value else "bad"
-
-
-def _masks(masks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    out = []
-    for mask in masks:
-        rle = mask["rle"]
-        if rle is not None and mask["frame"] >= 0:
-            counts = rle["counts"]
-            text = counts.decode("ascii") if isinstance(counts, bytes) else counts
-            out.append({"f": mask["frame"], "s": list(rle["size"]), "c": text})
-    return out
-
-
-def _mcq_options(row: Mapping[str, Any], folder: Path, stem: str) -> dict[str, Any]:
-    (folder / stem).parent.mkdir(exist_ok=True)
-    paths = []
-    for letter, image in zip(LETTERS, row["spatial_options"], strict=False):
-        paths.append(f"{stem}_{letter}.jpg")
-        image.convert("RGB").save(folder / paths[-1], quality=88)
-    return {
-        "temporal_options": row["temporal_options"],
-        "temporal_answer": row["temporal_answer"],
-        "spatial_options": paths,
-        "spatial_answer": row["spatial_answer"],
-    }

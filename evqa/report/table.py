@@ -8,7 +8,7 @@ from typing import Any
 
 from evqa.scoring.aggregate import Scores, metric_groups
 
-__all__ = ["breakdown_table", "compare_table", "score_table", "to_json"]
+__all__ = ["breakdown_table", "score_table", "to_json"]
 
 
 def _align(rows: Sequence[Sequence[str]]) -> str:
@@ -76,21 +76,6 @@ def breakdown_table(groups: Mapping[str, Mapping[str, Any]], task: str, protocol
     rows = [["group", "entries", *names]]
     for group, numbers in groups.items():
         rows.append([group, str(numbers["num_samples"]), *(_number(numbers.get(name)) for name in names)])
-    return _align(rows)
-
-
-def compare_table(comparison: Mapping[str, Mapping[str, float]], a: str, b: str) -> str:
-    """One line per metric: both numbers, the difference with its interval, and p."""
-    rows = [["percent", a, b, "difference", "", "p", "McNemar p"]]
-    for name, line in comparison.items():
-        mcnemar = line.get("mcnemar_p")
-        rows.append(
-            [
-                name, _number(line["a"]), _number(line["b"]), f"{line['difference']:+.1f}",
-                f"[{line['low']:+.1f}, {line['high']:+.1f}]", f"{line['p']:.4f}",
-                "" if mcnemar is None else f"{mcnemar:.4f}",
-            ]
-        )  # fmt: skip
     return _align(rows)
 
 

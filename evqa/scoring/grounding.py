@@ -18,8 +18,9 @@ FORMAT_ERRORS = ("none_responses", "parse_errors", "empty_segments", "malformed_
 def temporal(predicted: Any, reference: Any, protocol: Protocol = STRICT) -> dict[str, float]:
     """Overlap of predicted and reference time segments.
 
-    With P and G the moments covered by prediction and reference, and ``|.|`` seconds: IoU = |P n G| / |P u G|,
-    IoP = precision = |P n G| / |P| (NExT-GQA, Xiao et al., CVPR 2024, arXiv 2309.01327), recall = |P n G| / |G|.
+    With P and G the moments covered by prediction and reference, and ``|.|`` seconds: IoU = ``|P n G| / |P u G|``,
+    IoP = precision = ``|P n G| / |P|`` (NExT-GQA, Xiao et al., CVPR 2024, arXiv 2309.01327), recall =
+    ``|P n G| / |G|``.
 
     Args:
         predicted: Segments in any form that :func:`evqa.segments.read` takes, ``[[start, end], ...]`` in seconds.

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import dataclasses
 import importlib
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evqa._options import parse_options
+from evqa.cli.common import EXIT_INCOMPLETE
 from evqa.errors import DataError
 
-__all__ = ["add_data_commands", "parse_options"]
-
-EXIT_INCOMPLETE = 1
+__all__ = ["add"]
 
 _DATA = """NAME[:CONFIG] of a corpus, such as mevis or evqa/st_evidence:mcq; or a folder in the layout of the
 ST-Evidence release."""
 
 
-def add_data_commands(commands: Any) -> None:
+def add(commands: Any) -> None:
     """Add ``evqa data`` to the subcommands of a parser."""
     data = commands.add_parser("data", help="list, describe, inspect, validate and show corpora")
     actions = data.add_subparsers(required=True, metavar="ACTION")
     actions.add_parser("list", help="corpora and their configs").set_defaults(command=_list)
-    actions.add_parser("adapters", help="model adapters").set_defaults(command=_adapters)
+    for package, text in (("adapters", "model adapters"), ("segmenters", "what turns expressions into masks")):
+        actions.add_parser(package, help=text).set_defaults(command=_plugins, package=package)
     info = actions.add_parser("info", help="what a corpus holds, the layouts that are read, its terms and its columns")
     info.add_argument("name", metavar="NAME")
     info.set_defaults(command=_info)
@@ -51,24 +50,6 @@ def add_data_commands(commands: Any) -> None:
         action.set_defaults(command=command)
 
 
-def parse_options(pairs: Sequence[str]) -> dict[str, Any]:
-    """``NAME=VALUE`` as keyword arguments; a value that is a Python literal becomes that.
-
-    Raises:
-        DataError: Not of that form.
-    """
-    options = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals or not name.isidentifier():
-            raise DataError(f"--option takes NAME=VALUE, not {pair!r}")
-        try:
-            options[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
-    return options
-
-
 # ---------------------------------------------------------------------------------------- commands
 def _list(arguments: argparse.Namespace) -> int:
     from evqa.corpora.base import CORPORA, builder_class
@@ -81,11 +62,11 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _adapters(arguments: argparse.Namespace) -> int:
-    from evqa.adapters import adapter_names
+def _plugins(arguments: argparse.Namespace) -> int:
+    from evqa._plugins import plugin_names, plugin_summary
 
-    for name in adapter_names():
-        print(f"{name:15} {_first_line(f'evqa.adapters.{name}')}")
+    for name in plugin_names(arguments.package):
+        print(f"{name:15} {plugin_summary(arguments.package, name)}")
     return 0
 
 

@@ -1,0 +1,126 @@
+"""Preparing entries ahead of the model: in threads, or in processes where preparing itself is Python's work.
+
+A model that generates token by token keeps Python busy, and threads beside it wait for their turn. Worker processes
+decode and preprocess without that wait. They hold a copy of the adapter without its model, ignore Ctrl-C (which is
+for the run to handle) and end when the run ends, however it ends. A worker that dies costs nothing but time: its
+entries are prepared in the run's own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any
+
+from evqa.adapters.base import Adapter
+
+__all__ = ["THREADS", "Preparers"]
+
+# Two decode at a time: decoding itself uses several cores, and its result is held until the model takes it.
+THREADS = 2
+
+
+class Preparers:
+    """Runs ``adapter.prepare`` for rows ahead of their turn; use as a context manager.
+
+    Args:
+        adapter: If its ``workers`` is above 0, so many processes do it, else two threads.
+        rows: ``rows[index]`` is the row of an entry.
+        task: ``gen`` or ``mcq``.
+    """
+
+    def __init__(self, adapter: Adapter, rows: Any, task: str):
+        self._adapter, self._rows, self._task = adapter, rows, task
+        self._pool: Any = None
+        self.width = adapter.workers or THREADS
+
+    def submit(self, index: int) -> Callable[[], tuple[Any, float]]:
+        """Begin to prepare an entry.
+
+        Returns:
+            A function that waits for it and gives what ``prepare`` returned and how many seconds it took, or raises
+            what it raised.
+        """
+        if not self._adapter.workers:
+            self._pool = self._pool or ThreadPoolExecutor(self.width, "evqa-prepare")
+            return self._pool.submit(self.here, index).result
+        try:
+            return _Waiting(self, index, self._processes().submit(_prepare, self._rows[index], self._task))
+        except BrokenProcessPool:  # a worker died since the last entry
+            self._pool = None
+            return lambda: self.here(index)
+
+    def here(self, index: int) -> tuple[Any, float]:
+        """Prepare an entry in this process."""
+        start = time.monotonic()
+        return self._adapter.prepare(self._rows[index], self._task), time.monotonic() - start
+
+    def _processes(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # Spawned, never forked: this process owns threads and perhaps a GPU.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.width, context, _begin, (pickle.dumps(self._adapter),))
+        return self._pool
+
+    def close(self) -> None:
+        """Forget what has not begun, and let go of threads or processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=not self._adapter.workers, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Preparers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Waiting:
+    """An entry in a worker's hands; taken back if the worker dies."""
+
+    def __init__(self, preparers: Preparers, index: int, future: Future):
+        self._preparers, self._index, self._future = preparers, index, future
+
+    def __call__(self) -> tuple[Any, float]:
+        try:
+            return self._future.result()
+        except BrokenProcessPool:
+            return self._preparers.here(self._index)
+
+
+# --------------------------------------------------------------------------------- in the worker
+_adapter: Adapter | None = None
+
+
+def _begin(pickled: bytes) -> None:
+    """Start of a worker."""
+    global _adapter
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(ImportError):
+        import torch
+
+        torch.set_num_threads(1)  # workers beside a model: a pool of threads each would be too many
+    _adapter = pickle.loads(pickled)
+
+
+def _end_with_parent() -> None:
+    # A killed parent cannot say goodbye, and the queue between us never closes: both sides hold both ends.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _prepare(row: Any, task: str) -> tuple[Any, float]:
+    start = time.monotonic()
+    return _adapter.prepare(row, task), time.monotonic() - start
