@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import functools
 import json
+import random
 import sys
 import threading
 import time
@@ -28,7 +29,9 @@ from evqa import masks
 from evqa.corpora import embedded
 from evqa.models.unipixel.losses_unipixel import TERMS, WEIGHTS
 from evqa.models.unipixel.media_unipixel import ClipFrames, FrameList, Geometry, fit, patchify
+from evqa.prompts import lettered
 from evqa.scoring import score
+from evqa.scoring.answers import LETTERS
 from evqa.training import FrameSampling, Mixture, MixtureConfig, MixtureSampler, Part, load_templates
 from evqa.training.benchmark import answer_rows
 from evqa.training.collator import UniPixelCollator
@@ -65,7 +68,7 @@ class Shapes:
         self.work, self.device, self.size = work, device, size
         self.make = functools.partial(make_training.make_clip, work, seed, 2, True)
         self.pool, self.done, self.lock = pool, [], threading.Lock()
-        self.asked, self.talks, self.frames = [], [], {}
+        self.asked, self.talks, self.letters, self.frames = [], [], [], {}
 
     def draw(self, count: int) -> None:
         """Ask for clips; they are taken in when they are there."""
@@ -94,6 +97,7 @@ class Shapes:
                 frames = [{**mask, "time": None} for mask in made.masks[entry["entry_id"]]]
                 index = entry["candidates"].index(entry["answer"])
                 self.asked.append({**entry, "pixels": "on the device", "masks": frames, "answer_index": index})
+                self.letters += [letter_row(entry, number) for number in range(4)]
             turns = [
                 {"role": {"human": "user", "gpt": "assistant"}[turn["from"]], "content": turn["value"]}
                 for turn in made.talk["conversations"]
@@ -108,6 +112,16 @@ class Shapes:
         return len(self.talks)
 
 
+def letter_row(entry: dict, number: int) -> dict:
+    """The answer is told; which letter is it? That is learnt sooner where nothing has to be seen for it."""
+    name = f"{entry['entry_id']}/letter{number}"
+    options = make_training.options.shuffled(entry["candidates"], random.Random(name))
+    ask = f"The answer is: {entry['answer']}\nOptions:\n{lettered(options)}\nGive the letter of the right option."
+    reply = f"Answer: {LETTERS[options.index(entry['answer'])]}."
+    turns = [{"role": "user", "content": ask}, {"role": "assistant", "content": reply}]
+    return {"entry_id": name, "messages": turns, "video_names": [], "image_names": []}
+
+
 class Collator(UniPixelCollator):
     """The collator, but for the pixels: it says which clip and which frames, and the loop puts them in."""
 
@@ -116,14 +130,17 @@ class Collator(UniPixelCollator):
     def __call__(self, places):
         """See the base."""
         batch = super().__call__(places)
-        batch["report"]["clips"] = [(self._video(place), place.tracked) for place in places]
+        batch["report"]["clips"] = [
+            (self.rows[place.entry_id].get("video_id", place.entry_id), place.tracked)
+            for place in places
+            if place.data_type != "text"
+        ]
         return batch
-
-    def _video(self, sample):
-        return self.rows[sample.entry_id].get("video_id", sample.entry_id)
 
     def _encode(self, place):
         sample, row = place.sample, self.rows[place.sample.entry_id]
+        if sample.data_type == "text":
+            return super()._encode(place)
         times = np.arange(row["num_frames"]) / row["fps"]
         info = VideoInfo.from_times("<drawn>", times, 1 / row["fps"], height=row["height"], width=row["width"])
         geometry = Geometry.of(self.processor.video_processor)
@@ -152,8 +169,9 @@ def fill_in(batch: dict, shapes: Shapes, geometry: Geometry) -> dict:
     """Move a batch to the device, and put the pixels of its clips into it."""
     clips = batch.pop("report")["clips"]
     batch = {name: _moved(value, shapes.device) for name, value in batch.items()}
-    patches = [patchify(shapes.frames[video][1], geometry)[0] for video, _ in clips]
-    batch["pixel_values_videos"] = torch.cat(patches)
+    if clips:
+        patches = [patchify(shapes.frames[video][1], geometry)[0] for video, _ in clips]
+        batch["pixel_values_videos"] = torch.cat(patches)
     if "frames" in batch:
         batch["frames"] = [shapes.frames[video][0][torch.as_tensor(t, device=shapes.device)] for video, t in clips]
     return batch
@@ -233,12 +251,17 @@ def main() -> None:
 
     # Training: for so many minutes, whatever that is in steps; an epoch has the clips that were there at its start.
     start, seconds, step, epoch = time.time(), args.minutes * 60, 0, 0
-    sums = torch.zeros(6, device=device)
+    sums = torch.zeros(8, device=device)  # of three kinds of batches: losses, counts; dice, accuracy
     while time.time() - start < seconds:
         shapes.take_in()
-        mixture = Mixture([Part(list(shapes.asked), "shapes"), Part(list(shapes.talks), "talks", 2)], config)
+        parts = [
+            Part(list(shapes.asked), "shapes"),
+            Part(list(shapes.talks), "talks", 2),
+            Part(list(shapes.letters), "letters"),
+        ]
+        mixture = Mixture(parts, config)
         collator = Collator(processor, model.config, pad_to_multiple_of=64)
-        collator.rows = {row["entry_id"]: row for row in (*shapes.asked, *shapes.talks)}
+        collator.rows = {row["entry_id"]: row for row in (*shapes.asked, *shapes.talks, *shapes.letters)}
         sampler = MixtureSampler(mixture, args.batch)
         sampler.set_epoch(epoch)
         loader = DataLoader(
@@ -271,20 +294,21 @@ def main() -> None:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             with torch.no_grad():
-                kind = 0 if terms[0] is not None else 1
+                kind = ("evidence", "video", "text").index(report["data_type"])
                 sums[kind] += out.lm_loss
-                sums[2 + kind] += 1
-                if kind == 0:
-                    sums[4] += terms[1]
-                    sums[5] += out.correct_tokens / max(1, report["tokens"])
+                sums[3 + kind] += 1
+                if terms[0] is not None:
+                    sums[6] += terms[1]
+                    sums[7] += out.correct_tokens / max(1, report["tokens"])
             step += 1
             if step % 50 == 0:
                 s = sums.tolist()
                 sums.zero_()
+                means = [total / max(1, count) for total, count in zip(s[:3], s[3:6], strict=True)]
                 line = {
-                    "step": step, "s": round(time.time() - start), "epoch": epoch, "clips": len(mixture.parts[1].rows),
-                    "lm_evidence": round(s[0] / max(1, s[2]), 4), "lm_talk": round(s[1] / max(1, s[3]), 4),
-                    "dice": round(s[4] / max(1, s[2]), 4), "token_accuracy": round(s[5] / max(1, s[2]), 4),
+                    "step": step, "s": round(time.time() - start), "epoch": epoch, "clips": len(parts[1].rows),
+                    **{f"lm_{n}": round(v, 4) for n, v in zip(("evidence", "talk", "letters"), means, strict=True)},
+                    "dice": round(s[6] / max(1, s[3]), 4), "token_accuracy": round(s[7] / max(1, s[3]), 4),
                 }  # fmt: skip
                 note(args.out, line)
         epoch += 1

@@ -501,3 +501,33 @@ def test_frames_can_be_chosen_without_being_read(parts):
         assert chosen[place].frames is None
         assert chosen[place].chosen == read[place].chosen
         assert chosen[place].masks == read[place].masks
+
+
+def test_published_rows_bring_their_frames_along(tmp_path):
+    """Rows and frames as Parquet, as a publication has them: read by plain ``datasets``, without the original files."""
+    rows = [segmentation_row(tmp_path / "frames", i) for i in range(2)]
+    expected = Mixture([Part(dataset("segmentation", rows), "revos")], CONFIG)[0]
+    home, names = tmp_path / "published", rows[0]["frames"]["names"]
+    images = [{"bytes": (tmp_path / "frames" / name).read_bytes(), "path": name} for name in names]
+    video = {"corpus": "revos", "video_id": "clip", "names": names, "images": images}
+    for row in rows:
+        row["frames"] = {**row["frames"], "folder": "clip"}  # what is left of the path
+    for config, table in (("default", dataset("segmentation", rows)), ("frames", dataset("frames", [video]))):
+        (home / config).mkdir(parents=True)
+        table.to_parquet(home / config / "train-00000.parquet")
+    configs = "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/*.parquet\n"
+        for name in ("default", "frames")
+    )
+    (home / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+    (tmp_path / "mix.yaml").write_text("seed: 3\nframes: {count: 4}\nparts: [{name: revos, parquet: published}]\n")
+    for folder in (tmp_path / "frames").iterdir():
+        folder.unlink()
+    sample = Mixture.from_yaml(tmp_path / "mix.yaml")[0]
+    np.testing.assert_array_equal(sample.frames, expected.frames)
+    assert sample.masks == expected.masks
+    small = Mixture.from_yaml(tmp_path / "mix.yaml", frames=FrameSampling(2, max_side=16))[0]
+    assert small.frames.shape == (2, 12, 16, 3)
+    (tmp_path / "mix.yaml").write_text("parts: [{name: revos, parquet: published, config: other}]\n")
+    with pytest.raises(DataError, match="give the config: default"):
+        Mixture.from_yaml(tmp_path / "mix.yaml")

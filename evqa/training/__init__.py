@@ -4,6 +4,7 @@
 :mod:`evqa.training.templates`         the words: questions and answers, named and versioned
 :mod:`evqa.training.conversations`     a row of any corpus -> what is asked and what is to be said, with ``<|seg|>``
 :mod:`evqa.training.frames`            which frames of a row are shown, and their pixels
+:mod:`evqa.training.samples`           a row as one training sample
 :mod:`evqa.training.mixture`           corpora with repeats and filters as one data set, described by a YAML file
 :mod:`evqa.training.sampler`           batches of one kind of data, the same for any split over ranks; resumable
 :mod:`evqa.training.streaming`         the same batches' rules where rows cannot be looked up by number
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
     from evqa.training.budget import ErrorBudget, Failure
     from evqa.training.conversations import Conversation, converse
     from evqa.training.frames import FrameSampling
-    from evqa.training.mixture import Mixture, MixtureConfig, Part, TrainingSample
+    from evqa.training.mixture import Mixture, MixtureConfig, Part
     from evqa.training.sampler import Draw, MixtureSampler
+    from evqa.training.samples import TrainingSample
     from evqa.training.streaming import MixtureStream
     from evqa.training.templates import Templates, load_templates
 
@@ -46,7 +48,7 @@ _HOMES = {
     "MixtureStream": "streaming",
     "Part": "mixture",
     "Templates": "templates",
-    "TrainingSample": "mixture",
+    "TrainingSample": "samples",
     "converse": "conversations",
     "load_templates": "templates",
 }

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from evqa import masks as rle_masks
-from evqa.corpora.reading import read_frames
+from evqa.corpora.reading import PublishedFrames, read_frames
 from evqa.errors import DataError, MissingDataError, VideoError
 from evqa.types import Rle
 
@@ -134,7 +134,12 @@ def candidates(row: Mapping[str, Any], targets: Sequence[Sequence[int]]) -> list
 
 # ------------------------------------------------------------------------------------------- pixels
 def read_pixels(
-    row: Mapping[str, Any], chosen: Sequence[int], *, max_side: int | None = None, isolate: bool = True
+    row: Mapping[str, Any],
+    chosen: Sequence[int],
+    *,
+    max_side: int | None = None,
+    isolate: bool = True,
+    published: PublishedFrames | None = None,
 ) -> tuple[np.ndarray, list[float] | None]:
     """Frames of a row.
 
@@ -144,6 +149,7 @@ def read_pixels(
         chosen: Numbers of the row's frames, sorted.
         max_side: As in :class:`FrameSampling`.
         isolate: Decode clips in a child process (:mod:`evqa.video.isolation`).
+        published: Where the frames of published rows are.
 
     Returns:
         uint8 ``[frames, height, width, 3]``, RGB, and the seconds of each; ``None`` where the source has no clock.
@@ -156,7 +162,7 @@ def read_pixels(
         return _from_array(row["pixels"], row["fps"], chosen)
     folder = row.get("frames")
     if folder and folder.get("names"):
-        return _from_folder(row, folder, chosen, max_side)
+        return _from_folder(row, folder, chosen, max_side, published)
     video = row.get("video")
     if not video or (video.get("path") is None and video.get("bytes") is None):
         name = row.get("video_name")
@@ -186,21 +192,27 @@ def _from_array(path: str, fps: float, chosen: Sequence[int]) -> tuple[np.ndarra
 
 
 def _from_folder(
-    row: Mapping[str, Any], folder: Mapping[str, Any], chosen: Sequence[int], max_side: int | None
+    row: Mapping[str, Any],
+    folder: Mapping[str, Any],
+    chosen: Sequence[int],
+    max_side: int | None,
+    published: PublishedFrames | None,
 ) -> tuple[np.ndarray, list[float] | None]:
-    if not folder.get("folder"):
+    if published is not None and row["video_id"] not in published:
+        published = None
+    if published is None and not folder.get("folder"):
         raise MissingDataError("the row's frames are not at hand")
     size = None
     if max_side is not None:
         height, width = row.get("height"), row.get("width")
-        if not height or not width:
+        if (not height or not width) and published is None:
             height, width = read_image(os.path.join(folder["folder"], folder["names"][chosen[0]])).shape[:2]
-        if max(height, width) > max_side:
+        if height and width and max(height, width) > max_side:
             size = tuple(max(1, round(side * max_side / max(height, width))) for side in (height, width))
     plain = {**row, "frame_numbers": None, "num_frames": len(folder["names"])}
     times = folder.get("times") or []
     known = [times[i] for i in chosen] if times else []
-    pixels = read_frames(plain, chosen, size)
+    pixels = read_frames(plain, chosen, size, published=published)
     return pixels, known if known and all(t is not None for t in known) else None
 
 

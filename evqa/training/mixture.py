@@ -33,15 +33,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from evqa.corpora.reading import PublishedFrames
 from evqa.errors import DataError, EvqaError
 from evqa.training.budget import ErrorBudget, Failure
-from evqa.training.conversations import DATA_TYPES, STYLES, Conversation, converse, data_type
-from evqa.training.frames import FrameSampling, candidates, generator, object_masks, read_image, read_pixels
+from evqa.training.conversations import DATA_TYPES, STYLES
+from evqa.training.frames import FrameSampling, generator
 from evqa.training.rows import Filters, scan
+from evqa.training.samples import TrainingSample, make_sample
 from evqa.training.templates import DEFAULT, Templates, load_templates
-from evqa.types import Rle
 
-__all__ = ["Draw", "Mixture", "MixtureConfig", "Part", "TrainingSample", "make_sample"]
+__all__ = ["Draw", "Mixture", "MixtureConfig", "Part", "TrainingSample", "load_parts"]
 
 
 class Draw(NamedTuple):
@@ -49,35 +50,6 @@ class Draw(NamedTuple):
 
     epoch: int
     position: int
-
-
-@dataclasses.dataclass
-class TrainingSample:
-    """What a collator needs to know of a sample.
-
-    Attributes:
-        entry_id, corpus, data_type: Which row, and what it is of.
-        conversation: Messages and targets.
-        frames: uint8 ``[frames, height, width, 3]``, or ``None`` where there is no clip.
-        times: Seconds of the frames. Where the source has no clock they follow from ``assumed_fps``.
-        chosen: Their numbers in the row.
-        tracked: Places of the frames that SAM 2 sees.
-        images: uint8 ``[height, width, 3]`` each.
-        masks: ``[targets][tracked]`` of RLE, ``None``: not in the frame. Of a size of their own.
-        duration: Seconds of the clip, where it is known.
-    """
-
-    entry_id: str
-    corpus: str
-    data_type: str
-    conversation: Conversation
-    frames: np.ndarray | None = None
-    times: list[float] | None = None
-    chosen: list[int] = dataclasses.field(default_factory=list)
-    tracked: list[int] = dataclasses.field(default_factory=list)
-    images: list[np.ndarray] = dataclasses.field(default_factory=list)
-    masks: list[list[Rle | None]] = dataclasses.field(default_factory=list)
-    duration: float | None = None
 
 
 @dataclasses.dataclass
@@ -90,12 +62,14 @@ class Part:
         name: For reports, and part of the seed of its samples.
         repeat: How often each row comes in an epoch.
         weight: Its share of an epoch, instead of ``repeat``.
+        published: The frames of published rows (:class:`evqa.corpora.reading.PublishedFrames`).
     """
 
     rows: Any
     name: str
     repeat: float = 1.0
     weight: float | None = None
+    published: PublishedFrames | None = None
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -174,7 +148,8 @@ def load_parts(
 
     Args:
         parts: Each with ``name``, and of ``config, split, data_dir, repeat, weight, on_error`` and further options of
-            :func:`evqa.load_dataset` what it needs. ``split`` is ``"train"`` by default.
+            :func:`evqa.load_dataset` what it needs. ``split`` is ``"train"`` by default. ``parquet`` instead of
+            ``data_dir``: a folder or Hub repository that :mod:`evqa.corpora.publishing` made.
         data_root: What a relative ``data_dir`` is relative to.
         streaming: Rows as they are asked for.
 
@@ -190,10 +165,38 @@ def load_parts(
         if options.get("data_dir") is not None:
             options["data_dir"] = os.path.join(data_root or "", options["data_dir"])
         options.setdefault("split", "train")
-        rows = load(name, options.pop("config", None), streaming=streaming, **options)
         label = "/".join(str(part[key]) for key in ("name", "config", "split") if part.get(key))
-        out.append(Part(rows, label, repeat, weight))
+        if parquet := options.pop("parquet", None):
+            rows, frames = _load_published(parquet, data_root, options, streaming)
+            out.append(Part(rows, label, repeat, weight, frames))
+        else:
+            rows = load(name, options.pop("config", None), streaming=streaming, **options)
+            out.append(Part(rows, label, repeat, weight))
     return out
+
+
+def _load_published(
+    source: str, data_root: str | os.PathLike[str] | None, options: dict[str, Any], streaming: bool
+) -> tuple[Any, PublishedFrames | None]:
+    """Rows of a corpus that :mod:`evqa.corpora.publishing` wrote, and its frames, which have a config of their own."""
+    import datasets
+
+    folder = os.path.join(data_root or "", source)
+    source = folder if os.path.isdir(folder) else source
+    config, split = options.pop("config", None), options.pop("split")
+    if options:
+        raise DataError(f"{source}: options {sorted(options)} are for published files, not for Parquet")
+    configs = datasets.get_dataset_config_names(source)
+    kept = [name for name in configs if name != "frames"]
+    if config is None and len(kept) == 1:
+        config = kept[0]
+    if config not in kept:
+        raise DataError(f"{source}: give the config: {', '.join(kept)}")
+    rows = datasets.load_dataset(source, config, split=split, streaming=streaming)
+    frames = None
+    if "frames" in configs:
+        frames = PublishedFrames(datasets.load_dataset(source, "frames", split=split.partition("[")[0]))
+    return rows, frames
 
 
 class Mixture:
@@ -276,7 +279,7 @@ class Mixture:
             row = self.parts[part].rows[row_number]
         except EvqaError as error:
             return Failure(f"row {row_number}", self.parts[part].name, str(error), kind)
-        return make_sample(row, self.parts[part].name, draw.epoch, copy, self.config)
+        return make_sample(row, self.parts[part], draw.epoch, copy, self.config)
 
     def locate(self, draw: Draw) -> tuple[int, int, int, str]:
         """Part, row, which repeat of it, and data type of a draw.
@@ -362,66 +365,3 @@ class _Plan:
             ):
                 column.append(value.astype(np.int64))
         return cls(*(np.concatenate(column) for column in columns))
-
-
-# ---------------------------------------------------------------------------------------- one sample
-def make_sample(
-    row: Mapping[str, Any], part: str, epoch: int, copy: int, config: MixtureConfig
-) -> TrainingSample | Failure:
-    """A row as a training sample: words, frames and masks, drawn by seed, epoch, part, entry and repeat.
-
-    Returns:
-        The sample, or the record of why there is none.
-    """
-    entry = str(row.get("entry_id"))
-    corpus = row.get("corpus") or part
-    what = (config.seed, epoch, part, entry, copy)
-    kind = "unknown"
-    try:
-        kind = data_type(row)
-        talk = converse(
-            row, generator("words", *what).random, templates=config.templates, style=config.style,  # type: ignore[arg-type]
-            shuffle_options=config.shuffle_options,
-        )  # fmt: skip
-        sample = TrainingSample(entry, corpus, kind, talk, duration=row.get("duration"))
-        if kind in ("evidence", "segmentation"):
-            chosen = config.frames.choose(candidates(row, talk.targets), generator("frames", *what))
-            sample.chosen = chosen
-            if config.read_frames:
-                sample.frames, sample.times = read_pixels(
-                    row, chosen, max_side=config.frames.max_side, isolate=config.isolate
-                )
-            if sample.times is None:
-                sample.times = [number / config.frames.assumed_fps for number in chosen]
-            sample.tracked = config.frames.track(len(chosen), generator("tracked", *what))
-            sample.masks = object_masks(row, talk.targets, [chosen[i] for i in sample.tracked])
-        elif kind == "video":
-            _add_clip(sample, row, config, generator("frames", *what))
-        elif kind == "image":
-            if row.get("images") is None:
-                raise DataError(f"the images are not at hand: {', '.join(row['image_names'])}")
-            sample.images = [read_image(image, config.frames.max_side) for image in row["images"]]
-        return sample
-    except EvqaError as error:
-        return Failure(entry, corpus, str(error), kind)
-
-
-def _add_clip(sample: TrainingSample, row: Mapping[str, Any], config: MixtureConfig, rng: np.random.Generator) -> None:
-    if len(row["video_names"]) != 1:
-        raise DataError(f"a conversation about {len(row['video_names'])} videos; one is all that a sample can have")
-    if row.get("pixels"):
-        chosen = config.frames.choose(list(range(row["num_frames"])), rng)
-        sample.chosen = chosen
-        if config.read_frames:
-            sample.frames, sample.times = read_pixels(row, chosen)
-        return
-    if row.get("videos") is None:
-        raise DataError(f"the video is not at hand: {row['video_names'][0]}")
-    from evqa.video import Clip
-
-    clip = Clip(dict(row["videos"][0]), isolate=config.isolate)
-    chosen = config.frames.choose(list(range(clip.info.num_frames)), rng)
-    sample.chosen = chosen
-    times = clip.info.timestamps[chosen]
-    sample.frames = clip.frames(times, max_side=config.frames.max_side)
-    sample.times = [float(t) for t in times]

@@ -19,13 +19,14 @@ from evqa.errors import DataError
 from evqa.training.budget import Failure
 from evqa.training.conversations import data_type
 from evqa.training.frames import generator
-from evqa.training.mixture import MixtureConfig, Part, TrainingSample, make_sample
+from evqa.training.mixture import MixtureConfig, Part
 from evqa.training.rows import row_has_masks
+from evqa.training.samples import TrainingSample, make_sample
 
 __all__ = ["MixtureStream"]
 
 _BLOCK = 32  # rows that are read in one go
-_Entry = tuple[str, int, dict[str, Any]]
+_Entry = tuple[Part, int, dict[str, Any]]
 
 
 class MixtureStream(IterableDataset):
@@ -88,7 +89,7 @@ class MixtureStream(IterableDataset):
                 continue
             each = -(-len(group) // self.world_size)
             own = group[self.rank * each : (self.rank + 1) * each]
-            made = [make_sample(row, name, self.epoch, copy, self.config) for name, copy, row in own]
+            made = [make_sample(row, part, self.epoch, copy, self.config) for part, copy, row in own]
             yield made + [None] * (each - len(own))
 
     def _groups(self) -> Iterator[list[_Entry]]:
@@ -136,7 +137,7 @@ class MixtureStream(IterableDataset):
                 # A part of the last repeat: which rows is drawn for each row and epoch.
                 if rest < 1 and generator("extra", seed, self.epoch, part.name, row["entry_id"]).random() >= rest:
                     continue
-                yield part.name, copy, row
+                yield part, copy, row
             copy += 1
 
 
