@@ -13,8 +13,9 @@ Names below are loaded on first use; importing this package imports neither torc
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from evqa._lazy import attach
 
 if TYPE_CHECKING:
     from evqa.models.unipixel.checkpoints_unipixel import load_checkpoint, save_adapter
@@ -58,14 +59,4 @@ __all__ = [
     "to_published_name",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(set(globals()) | set(__all__))
+__getattr__, __dir__ = attach(__name__, _HOMES)
