@@ -86,19 +86,16 @@ def local(folder: Path, clip: Path, count: int, rounds: int) -> None:
     model = tiny_vlm.save("video_llama_3", folder / "model")
     rows = named(entries(clip, count))
     probe = local_adapter(model, 16)
-    ready = probe.prepare(rows[0], "gen")
-    decoding = min(timed(lambda: probe.prepare(rows[0], "gen")) for _ in range(5))
-    probe.predict([ready], "gen")
-    requests = list(ready.requests.values())
+    decoding = min(timed(lambda: probe.prepare(rows[0], "gen")) for _ in range(15))
+    requests = list(probe.prepare(rows[0], "gen").requests.values())
     few, many = (
-        min(timed(lambda n=n: probe._engine.generate(requests, max_tokens=n)) for _ in range(3)) for n in (1, 33)
+        min(timed(lambda n=n: probe._engine.generate(requests, max_tokens=n)) for _ in range(8)) for n in (1, 33)
     )
     # An entry is asked for twice, because a random model does not end: the second time with twice as many tokens.
     tokens = max(1, round((decoding - 2 * few) / (many - few) * 32 / 3))
     adapter = local_adapter(model, tokens)
-    answering = (
-        min(timed(lambda: adapter.predict([adapter.prepare(rows[0], "gen")], "gen")) for _ in range(3)) - decoding
-    )
+    prepared = [adapter.prepare(rows[0], "gen") for _ in range(8)]
+    answering = min(timed(lambda one=one: adapter.predict([one], "gen")) for one in prepared)
 
     def plain() -> None:
         for row in rows:

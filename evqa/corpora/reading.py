@@ -169,7 +169,7 @@ def read_frames(
     elif len(sizes) == 1:  # at once: half the copies
         frames = _resized(np.stack(pixels), size)
     else:
-        frames = np.concatenate([_resized(one[None], size) for one in pixels])
+        frames = np.concatenate([_resized(np.array(one)[None], size) for one in pixels])
     places = [distinct.index(number) for number in numbers]
     return frames if places == list(range(len(distinct))) else frames[places]
 
