@@ -271,6 +271,13 @@ def test_full_disk_leaves_the_last_checkpoint(undisturbed, tmp_path):
     assert differences(weights(again), final) == 0
 
 
+def test_a_second_run_into_the_same_folder_is_refused(four, tmp_path):
+    trainer = make_trainer(tmp_path, four, max_steps=1)
+    with checkpoints.only_run(tmp_path), pytest.raises(TrainingError, match="another process is training"):
+        trainer.train()
+    trainer.train()  # nobody holds it any more
+
+
 def test_damaged_checkpoints_are_passed_over(undisturbed, tmp_path, caplog):
     import shutil
 
