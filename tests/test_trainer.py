@@ -206,6 +206,23 @@ def test_stopped_and_resumed_is_uninterrupted(undisturbed, tmp_path):
     assert differences(weights(second), final) == 0
 
 
+def test_bfloat16_run_is_resumed_exactly(undisturbed, tmp_path):
+    """The way of the ready configs: bfloat16 weights, whose float32 copies are in the optimiser's state."""
+    _, mixture, _, _ = undisturbed
+    settings = {"lora": True, "dtype": "bfloat16", "optim": "adamw_torch_fused", "learning_rate": 1e-4, "save_steps": 2}
+    whole = run(tmp_path / "a", mixture, **{**RESUMED, **settings, "max_steps": 4})
+    first = run(tmp_path / "b", mixture, **{**RESUMED, **settings, "max_steps": 2})
+    second = run(tmp_path / "b", mixture, **{**RESUMED, **settings, "max_steps": 4})
+    assert losses(second) == losses(whole)
+    assert differences(weights(second), weights(whole)) == 0
+    assert all(p.dtype == torch.bfloat16 for p in second.unipixel.parameters())
+    copies = [state["master"] for state in second.optimizer.state.values()]
+    assert copies
+    assert all(copy.dtype == torch.float32 for copy in copies)
+    assert any((copy != copy.bfloat16().float()).any() for copy in copies)
+    assert losses(first) == losses(whole)[:2]
+
+
 def test_resume_modes_do_what_they_say(undisturbed, tmp_path):
     folder, mixture, expected, final = undisturbed
     with pytest.raises(DataError, match=r"holds 3 checkpoints"):
@@ -269,6 +286,13 @@ def test_full_disk_leaves_the_last_checkpoint(undisturbed, tmp_path):
     again = resumed(tmp_path, mixture)
     assert losses(again) == expected
     assert differences(weights(again), final) == 0
+
+
+def test_a_second_run_into_the_same_folder_is_refused(four, tmp_path):
+    trainer = make_trainer(tmp_path, four, max_steps=1)
+    with checkpoints.only_run(tmp_path), pytest.raises(TrainingError, match="another process is training"):
+        trainer.train()
+    trainer.train()  # nobody holds it any more
 
 
 def test_damaged_checkpoints_are_passed_over(undisturbed, tmp_path, caplog):

@@ -69,6 +69,7 @@ def make_trainer(
     evaluation: Any = None,
     sam2: Any = (),
     run_facts: Any = None,
+    dtype: str = "float32",
     **args: Any,
 ):
     """A trainer of :func:`make_model`; ``args`` are its settings."""
@@ -80,11 +81,10 @@ def make_trainer(
     from evqa.training.tuning import Tuning, prepare_for_training
 
     model, processor = make_model(**dict(sam2))
-    tuning = (
-        Tuning(["embedding", "ref", "ref_enc", "msk", "seg", "sam2"], lora="qkvo_all", lora_r=2, lora_alpha=4)
-        if lora
-        else Tuning(["all"])
-    )
+    model = model.to(getattr(torch, dtype))
+    modules = ["embedding", "ref", "ref_enc", "msk", "seg", "sam2"] if lora else ["all"]
+    adapter = {"lora": "qkvo_all", "lora_r": 2, "lora_alpha": 4} if lora else {}
+    tuning = Tuning(modules, trained_dtype=dtype, **adapter)
     model = prepare_for_training(model, tuning)
     settings = {
         "max_steps": 2, "per_device_train_batch_size": 2, "learning_rate": 1e-3, "logging_steps": 1, "save_strategy": "no",

@@ -12,6 +12,7 @@ import yaml
 
 from evqa.report.table import score_table
 from evqa.scoring import Scores
+from evqa.training.models import TINY
 
 __all__ = ["model_card", "write_card"]
 
@@ -46,7 +47,7 @@ def model_card(
         "pipeline_tag": "video-text-to-text",
         "tags": ["evqa", "unipixel", "evidence-backed-video-qa", "trl", "sft"],
     }
-    if base is not None and base.count("/") == 1 and not Path(base).exists():
+    if base not in (None, TINY) and base.count("/") == 1 and not Path(base).exists():
         header["base_model"] = base
     index = [_index_entry(title, result) for title, result in scores.items()]
     if index:

@@ -10,6 +10,7 @@ The file system of ``output_dir`` must rename folders atomically (every local on
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from evqa.errors import DataError, MissingDataError
+from evqa.errors import DataError, MissingDataError, TrainingError
 
 __all__ = [
     "MANIFEST",
@@ -28,6 +29,7 @@ __all__ = [
     "discard_incomplete",
     "find_checkpoint",
     "list_checkpoints",
+    "only_run",
     "resolve_resume",
     "staging_folder",
 ]
@@ -140,6 +142,36 @@ def resolve_resume(resume: str | bool | None, output_dir: str | os.PathLike[str]
     if problem is not None:
         raise MissingDataError(f"cannot resume from this checkpoint: {problem}", file=resume)
     return Path(resume)
+
+
+@contextlib.contextmanager
+def only_run(output_dir: str | os.PathLike[str], *, wanted: bool = True) -> Iterator[None]:
+    """Hold the folder of a run: two runs would take each other's unfinished checkpoints away.
+
+    The operating system lets go of it when the process ends, however it ends.
+
+    Args:
+        output_dir: Made if need be.
+        wanted: ``False``: do nothing (another rank holds it).
+
+    Raises:
+        TrainingError: Another process holds it.
+    """
+    if not wanted:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(output_dir) / ".run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise TrainingError("another process is training into this folder", file=output_dir) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def discard_incomplete(output_dir: str | os.PathLike[str]) -> None:

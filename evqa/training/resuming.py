@@ -46,15 +46,16 @@ class ResumableTrainer(SFTTrainer):
         given = (resume_from_checkpoint, self.args.resume_from_checkpoint, self.args.resume)
         resume = next(word for word in given if word is not None)
         found = [None]
-        if self.accelerator.is_main_process:
-            found = [checkpoints.resolve_resume(resume, self.args.output_dir)]
-            checkpoints.discard_incomplete(self.args.output_dir)
-        if self.accelerator.num_processes > 1:  # all ranks start from what the first one found
-            torch.distributed.broadcast_object_list(found)
-        if found[0] is not None:
-            self._check_same_data(found[0])
-            self._load_budget(found[0])
-        return super().train(resume_from_checkpoint=None if found[0] is None else str(found[0]), **kwargs)
+        with checkpoints.only_run(self.args.output_dir, wanted=self.accelerator.is_main_process):
+            if self.accelerator.is_main_process:
+                found = [checkpoints.resolve_resume(resume, self.args.output_dir)]
+                checkpoints.discard_incomplete(self.args.output_dir)
+            if self.accelerator.num_processes > 1:  # all ranks start from what the first one found
+                torch.distributed.broadcast_object_list(found)
+            if found[0] is not None:
+                self._check_same_data(found[0])
+                self._load_budget(found[0])
+            return super().train(resume_from_checkpoint=None if found[0] is None else str(found[0]), **kwargs)
 
     def _facts(self) -> dict[str, Any]:
         """What the samples and their order depend on, and what the run is."""
