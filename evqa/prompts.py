@@ -131,7 +131,7 @@ class PromptSet:
     Attributes:
         name, version: Go into every run's manifest.
         templates: Template by step: ``gen``; ``gen_answer``, ``gen_segments``, ``gen_expressions``, ``gen_masks``;
-            ``mcq_answer``, ``mcq_temporal``, ``mcq_spatial``.
+            ``mcq_answer``, ``mcq_temporal``, ``mcq_spatial``; of :data:`GROUNDED` also ``segment``.
     """
 
     name: str

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from evqa._torch import pick_device, pick_dtype
 from evqa.errors import AdapterError, EvqaError, MissingDependencyError, SetupError
 from evqa.prompts import GROUNDED, load_prompts
 from evqa.types import Rle
@@ -57,8 +58,9 @@ class UniPixelInference:
     ):
         if clock not in (None, "true", "legacy"):
             raise AdapterError(f"option clock: 'true' or 'legacy', not {clock!r}")
-        self.name, self.device, self.dtype = model, _device(device), None
-        self.dtype = _dtype(dtype, self.device)
+        self.name = model
+        self.device = device if device == "auto" else pick_device(device)
+        self.dtype = pick_dtype(dtype, "cuda" if device == "auto" else self.device)
         self._hub = {"revision": revision} if revision else {}
         self._base = {"base_model_path": base_model_path} if base_model_path else {}
         self._attention = {"attn_implementation": attention} if attention else {}
@@ -227,32 +229,6 @@ class UniPixelSegmenter:
     def close(self) -> None:
         """Let go of the model."""
         self._inference.close()
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    if name == "auto":
-        return name
-    if name is None:
-        if torch.cuda.is_available():
-            return f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-        return "cpu"
-    try:
-        return str(torch.device(name))
-    except RuntimeError as error:
-        raise AdapterError(f"option device: {str(error).splitlines()[0]}") from None
-
-
-def _dtype(name: str, device: str) -> Any:
-    import torch
-
-    if name == "auto":
-        return torch.float32 if device == "cpu" else torch.bfloat16
-    value = getattr(torch, name, None)
-    if not isinstance(value, torch.dtype) or not value.is_floating_point:
-        raise AdapterError(f"option dtype: 'auto', 'float32', 'bfloat16' or 'float16', not {name!r}")
-    return value
 
 
 def _weights_id(name: str) -> str | None:

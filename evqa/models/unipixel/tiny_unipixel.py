@@ -10,6 +10,9 @@ Why these sizes:
 - Frames are shown in cells of 24 pixels, 50 for a frame of 16:9: 1,500 tokens for ten seconds.
 - Digits are tokens of their own: times are spelled out, never looked up.
 - SAM 2 sees squares of 192 pixels, hence masks of 48 x 48 logits: an apple of 16 pixels in a frame of 384 is two wide.
+  It remembers four frames instead of seven: on a CPU attending to memories costs more than anything else.
+
+What helps it learn: a reply that says the option in words before its letter (:func:`evqa.prompts.grounded_reply`).
 """
 
 from __future__ import annotations
@@ -184,6 +187,7 @@ def tiny_config(tokenizer: Any) -> Any:
         memory_feed_forward=160,
         memory_dropout=0.0,
         memory_fuser_layers=1,
+        num_maskmem=4,
         decoder_heads=4,
         decoder_mlp_dim=160,
         iou_head_dim=80,
