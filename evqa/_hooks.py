@@ -46,9 +46,9 @@ def _wrap_datasets(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def factory(path: str, *args: Any, **kwargs: Any) -> Any:
-        from evqa.corpora.base import CORPORA
+        from evqa.corpora.base import CORPORA, corpus_name
 
-        name = path.removeprefix("evqa/") if isinstance(path, str) and path.startswith("evqa/") else None
+        name = corpus_name(path) if isinstance(path, str) and path.startswith("evqa/") else None
         if name not in CORPORA:
             return original(path, *args, **kwargs)
         from datasets.load import DatasetModule

@@ -6,6 +6,7 @@ import json
 import logging
 from pathlib import Path
 
+import datasets
 import pytest
 from corpus_data import write_frames, write_json
 
@@ -150,6 +151,10 @@ def test_the_merged_file_of_unipixel(tmp_path):
     listed = [record(image=IMAGE), record("<video>\nx", video="a/b.mp4", duration=12), record("only text")]
     file = write_json(tmp_path / "general" / "llava_v1_5_mix665k_with_videogpt_plus_576k.json", listed)
     rows = load("llava_videogpt_plus", tmp_path)
+    for name in (file.stem, f"evqa/{file.stem}"):  # the name by which the file is known
+        assert load(name, tmp_path)[:] == rows[:]
+    by_hook = datasets.load_dataset(f"evqa/{file.stem}", data_dir=str(tmp_path), split="train")
+    assert by_hook["entry_id"][:] == rows["entry_id"][:]
     assert [bool(row["images"]) for row in rows] == [True, False, False]
     assert [bool(row["videos"]) for row in rows] == [False, True, False]
     assert rows["duration"][:] == [None, 12.0, None]

@@ -69,7 +69,7 @@ def _pack(arguments: argparse.Namespace) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from evqa.corpora.base import CORPORA
+    from evqa.corpora.base import CORPORA, corpus_name
     from evqa.leaderboard import check
     from evqa.leaderboard.checking import write_result
     from evqa.leaderboard.submission import read_manifest
@@ -80,7 +80,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         return _refused([error.message])
     named = manifest["benchmark"]
     # What a submission names is loaded only if it is one of our corpora: it may not point to a folder of this machine.
-    if arguments.references is None and named["name"].removeprefix("evqa/") not in CORPORA:
+    if arguments.references is None and corpus_name(named["name"]) not in CORPORA:
         return _refused([f"the benchmark {named['name']!r} is none of evqa's; say what to score against: --references"])
     if arguments.split is None and not re.fullmatch(r"\w+(\[\d*%?:?\d*%?\])?", named["split"]):
         return _refused([f"the split {named['split']!r} cannot be read; say which with --split"])

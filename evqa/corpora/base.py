@@ -29,7 +29,8 @@ from evqa.errors import DataError, EvqaError, MissingDataError
 from evqa.types import features
 
 __all__ = [
-    "CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "register", "source_hash",
+    "ALIASES", "CORPORA", "CorpusBuilder", "CorpusConfig", "Terms", "builder_class", "cache_folder", "corpus_name",
+    "register", "source_hash",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,21 @@ CORPORA: dict[str, str] = {
     "llava_videogpt_plus": "evqa.corpora.llava_videogpt_plus",
 }
 
+#: Names under which others know our corpora -> ours.
+ALIASES: dict[str, str] = {"llava_v1_5_mix665k_with_videogpt_plus_576k": "llava_videogpt_plus"}
+
 #: Corpora of other packages: see :func:`register`.
 _REGISTERED: dict[str, type[CorpusBuilder]] = {}
 
 # Rows that one process takes at a time: enough blocks to share among processes, few enough to hand around.
 _BLOCK = 64
 _SKIPPED = "skipped.jsonl"
+
+
+def corpus_name(name: str) -> str:
+    """Our name of a corpus, from one with or without ``evqa/``; of an unknown one what it is called."""
+    short = name.removeprefix("evqa/")
+    return ALIASES.get(short, short)
 
 
 def builder_class(name: str) -> type[CorpusBuilder]:
@@ -66,7 +76,7 @@ def builder_class(name: str) -> type[CorpusBuilder]:
     """
     if is_file_name(name):
         return class_from_file(name, "BUILDER", CorpusBuilder, DataError)
-    short = name.removeprefix("evqa/")
+    short = corpus_name(name)
     if short not in CORPORA:
         raise DataError(f"there is no corpus {name!r}; known: {', '.join(sorted(CORPORA))}")
     return _REGISTERED.get(short) or importlib.import_module(CORPORA[short]).BUILDER
