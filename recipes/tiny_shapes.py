@@ -242,7 +242,7 @@ def main() -> None:
         fused=device == "cuda",
     )  # fmt: skip
     config = MixtureConfig(
-        seed=args.seed, shuffle_options=True, read_frames=False, frames=FrameSampling(72, tracked=4),
+        seed=args.seed, shuffle_options=True, say_option=True, read_frames=False, frames=FrameSampling(72, tracked=4),
         templates=load_templates(ROOT / "recipes" / "configs" / "templates" / "benchmark.yaml"),
     )  # fmt: skip
     while shapes.take_in() < min(args.first, args.clips):

@@ -83,6 +83,20 @@ def test_shuffled_options_keep_the_answer(tmp_path):
     assert seen == {"A", "B", "C"}
 
 
+def test_the_option_said_before_its_letter(tmp_path):
+    row = instruct_row(tmp_path, 0)
+    for number in range(20):
+        talk = converse(row, generator("options", number).random, shuffle_options=True, say_option=True)
+        ask, reply = texts(talk)
+        letter = reply.partition("Answer: ")[2][0]
+        assert f"({letter}) a box" in ask
+        segments = row["segments"]
+        assert reply == grounded_reply(letter, segments, words="a box")
+        listed = [line[4:] for line in ask.splitlines() if line.startswith("(")]
+        parsed = parse_generation(reply, listed)
+        assert (parsed.status, parsed.answer, parsed.segments) == ("ok", letter, [[0.5, 1.2], [2.0, 3.0]])
+
+
 def test_what_reads_model_output_reads_our_replies(tmp_path):
     row = instruct_row(tmp_path, 0)
     for style in ("merged", "per_object"):

@@ -92,6 +92,7 @@ def converse(
     templates: Templates = DEFAULT,
     style: Literal["merged", "per_object"] = "merged",
     shuffle_options: bool = False,
+    say_option: bool = False,
 ) -> Conversation:
     """Put a row into words.
 
@@ -101,6 +102,8 @@ def converse(
         templates: The wordings.
         style: One ``<|seg|>`` for all objects, or one for each.
         shuffle_options: Put the options of a question into a random order.
+        say_option: Let the reply say the right option before its letter, as
+            :func:`evqa.prompts.grounded_reply` does with ``words``.
 
     Raises:
         DataError: The row says nothing that can be learnt, or holds control tokens of the model in its text; names the
@@ -111,7 +114,7 @@ def converse(
     try:
         kind = data_type(row)
         if kind == "evidence":
-            return _evidence(row, draw, templates, style, shuffle_options)
+            return _evidence(row, draw, templates, style, shuffle_options, say_option)
         if kind == "segmentation":
             return _segmentation(row, draw, templates, style)
         return _chat(row, kind)
@@ -129,7 +132,7 @@ def evidence_question(question: str, candidates: Sequence[str], duration: float 
 
 
 def _evidence(
-    row: Mapping[str, Any], draw: Callable[[], float], templates: Templates, style: str, shuffle: bool
+    row: Mapping[str, Any], draw: Callable[[], float], templates: Templates, style: str, shuffle: bool, say: bool
 ) -> Conversation:
     candidates, index = [str(text) for text in row["candidates"]], row["answer_index"]
     if index is None or not 0 <= index < len(candidates):
@@ -145,7 +148,8 @@ def _evidence(
         (True, True): "evidence", (True, False): "evidence_time", (False, True): "evidence_masks",
     }.get((bool(segments), bool(targets)), "evidence_none")  # fmt: skip
     request = templates.render(situation, draw(), clip="video")
-    reply = f"Answer: {LETTERS[index]}."
+    reply = f"The evidence shows {_plain(candidates[index])}. " if say else ""
+    reply += f"Answer: {LETTERS[index]}."
     if segments:
         spans = ", ".join(f"[{start:.1f}, {end:.1f}]" for start, end in segments)
         reply += f" Temporal Evidence: [{spans}]."

@@ -90,6 +90,7 @@ class MixtureConfig:
     seed: int = 0
     style: str = "merged"
     shuffle_options: bool = False
+    say_option: bool = False
     isolate: bool = True
     read_frames: bool = True
     epoch_size: int | None = None
@@ -313,6 +314,7 @@ class Mixture:
         config = self.config
         return {
             "name": config.name, "seed": config.seed, "style": config.style, "samples": len(self),
+            "shuffle_options": config.shuffle_options, "say_option": config.say_option,
             "frames": dataclasses.asdict(config.frames), "filters": dataclasses.asdict(config.filters),
             "templates": config.templates.describe(), "parts": parts,
         }  # fmt: skip

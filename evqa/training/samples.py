@@ -68,7 +68,7 @@ def make_sample(
         kind = data_type(row)
         talk = converse(
             row, generator("words", *what).random, templates=config.templates, style=config.style,  # type: ignore[arg-type]
-            shuffle_options=config.shuffle_options,
+            shuffle_options=config.shuffle_options, say_option=config.say_option,
         )  # fmt: skip
         sample = TrainingSample(entry, corpus, kind, talk, duration=row.get("duration"))
         if kind in ("evidence", "segmentation"):
