@@ -171,8 +171,9 @@ _ALLOWED = {"question", "options", "duration", "choices", "expression"}
 
 
 def grounded_reply(
-    letter: str, segments: Sequence[Segment], num_objects: int = 1, token: str = "<|seg|>", words: str | None = None
-) -> str:
+    letter: str, segments: Sequence[Segment], num_objects: int = 1, token: str = "<|seg|>", words: str | None = None,
+    rationale: str | None = None,
+) -> str:  # fmt: skip
     """The reply to ``gen`` of :data:`GROUNDED`, as a model is trained to give it and as it is parsed.
 
     Args:
@@ -182,13 +183,15 @@ def grounded_reply(
         token: What stands for a mask.
         words: Say the option itself before its letter. A small model learns to say what it sees, and then to find the
             letter of what it said, much sooner than to find the letter of what it sees.
+        rationale: Said before everything else: what the answer follows from.
 
     >>> grounded_reply("B", [[0.667, 4.667]])
     'Answer: B. Temporal Evidence: [[0.7, 4.7]]. Spatial Evidence: <|seg|>.'
     >>> grounded_reply("B", [[0.667, 4.667]], words="the blue car")
     'The evidence shows the blue car. Answer: B. Temporal Evidence: [[0.7, 4.7]]. Spatial Evidence: <|seg|>.'
     """
-    said = f"The evidence shows {words}. " if words else ""
+    said = f"{rationale} " if rationale else ""
+    said += f"The evidence shows {words}. " if words else ""
     spans = ", ".join(f"[{start:.1f}, {end:.1f}]" for start, end in segments)
     return f"{said}Answer: {letter}. Temporal Evidence: [{spans}]. Spatial Evidence: {' '.join([token] * num_objects)}."
 

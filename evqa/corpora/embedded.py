@@ -23,6 +23,7 @@ _OWN_COLUMNS = (
     "segments", "temporal_options", "temporal_answer", "spatial_answer",
 )  # fmt: skip
 _METADATA = ("question_type", "evidence")
+_OPTIONAL_METADATA = ("rationale",)
 
 
 def folder() -> Path:
@@ -85,5 +86,8 @@ class _SampleRow:
             "answer_index": entry["candidates"].index(entry["answer"]),
             "masks": masks,
             "spatial_options": [str(self.root / path) for path in entry["spatial_options"]],
-            "metadata": json.dumps({name: entry[name] for name in _METADATA}),
+            "metadata": json.dumps(
+                {name: entry[name] for name in _METADATA}
+                | {name: entry[name] for name in _OPTIONAL_METADATA if name in entry}
+            ),
         }

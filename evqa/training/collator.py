@@ -20,6 +20,7 @@ from evqa.errors import DataError, EvqaError
 from evqa.models.unipixel.sequence_unipixel import HostInputs, rope_positions
 from evqa.training.budget import Failure
 from evqa.training.loading import Loaded
+from evqa.training.sharing import branch_columns
 from evqa.types import FrameMask
 from evqa.video.info import VideoInfo
 from evqa.video.sampling import Policy
@@ -94,6 +95,9 @@ class UniPixelCollator:
         )  # fmt: skip
         for name in ("second_per_grid_ts", "grid_times", "frame_size"):
             batch.pop(name, None)
+        if any("branches" in sample for sample in samples):
+            batch["branches"], starts = branch_columns(samples, batch["input_ids"].shape[1])
+            batch["position_ids"] = batch["position_ids"] - starts
         # Rows are filled up on the right: under causal attention no token that counts can see a filler, and attention
         # without a mask has faster kernels.
         length = int(batch.pop("attention_mask").sum())

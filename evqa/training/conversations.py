@@ -22,6 +22,7 @@ The labels and the form of the times are those of the ST-Evidence models, so tha
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -93,6 +94,7 @@ def converse(
     style: Literal["merged", "per_object"] = "merged",
     shuffle_options: bool = False,
     say_option: bool = False,
+    say_rationale: bool = False,
 ) -> Conversation:
     """Put a row into words.
 
@@ -104,6 +106,7 @@ def converse(
         shuffle_options: Put the options of a question into a random order.
         say_option: Let the reply say the right option before its letter, as
             :func:`evqa.prompts.grounded_reply` does with ``words``.
+        say_rationale: Let the reply begin with the ``rationale`` in the row's metadata, where it has one.
 
     Raises:
         DataError: The row says nothing that can be learnt, or holds control tokens of the model in its text; names the
@@ -114,7 +117,7 @@ def converse(
     try:
         kind = data_type(row)
         if kind == "evidence":
-            return _evidence(row, draw, templates, style, shuffle_options, say_option)
+            return _evidence(row, draw, templates, style, shuffle_options, say_option, say_rationale)
         if kind == "segmentation":
             return _segmentation(row, draw, templates, style)
         return _chat(row, kind)
@@ -132,8 +135,9 @@ def evidence_question(question: str, candidates: Sequence[str], duration: float 
 
 
 def _evidence(
-    row: Mapping[str, Any], draw: Callable[[], float], templates: Templates, style: str, shuffle: bool, say: bool
-) -> Conversation:
+    row: Mapping[str, Any], draw: Callable[[], float], templates: Templates, style: str, shuffle: bool, say: bool,
+    why: bool,
+) -> Conversation:  # fmt: skip
     candidates, index = [str(text) for text in row["candidates"]], row["answer_index"]
     if index is None or not 0 <= index < len(candidates):
         raise DataError(f"the answer {row.get('answer')!r} is none of the {len(candidates)} options")
@@ -148,7 +152,9 @@ def _evidence(
         (True, True): "evidence", (True, False): "evidence_time", (False, True): "evidence_masks",
     }.get((bool(segments), bool(targets)), "evidence_none")  # fmt: skip
     request = templates.render(situation, draw(), clip="video")
-    reply = f"The evidence shows {_plain(candidates[index])}. " if say else ""
+    rationale = json.loads(row.get("metadata") or "{}").get("rationale") if why else None
+    reply = f"{_plain(rationale)} " if rationale else ""
+    reply += f"The evidence shows {_plain(candidates[index])}. " if say else ""
     reply += f"Answer: {LETTERS[index]}."
     if segments:
         spans = ", ".join(f"[{start:.1f}, {end:.1f}]" for start, end in segments)

@@ -91,6 +91,7 @@ class MixtureConfig:
     style: str = "merged"
     shuffle_options: bool = False
     say_option: bool = False
+    say_rationale: bool = False
     isolate: bool = True
     read_frames: bool = True
     epoch_size: int | None = None
@@ -315,6 +316,7 @@ class Mixture:
         return {
             "name": config.name, "seed": config.seed, "style": config.style, "samples": len(self),
             "shuffle_options": config.shuffle_options, "say_option": config.say_option,
+            "say_rationale": config.say_rationale,
             "frames": dataclasses.asdict(config.frames), "filters": dataclasses.asdict(config.filters),
             "templates": config.templates.describe(), "parts": parts,
         }  # fmt: skip

@@ -69,6 +69,7 @@ def make_sample(
         talk = converse(
             row, generator("words", *what).random, templates=config.templates, style=config.style,  # type: ignore[arg-type]
             shuffle_options=config.shuffle_options, say_option=config.say_option,
+            say_rationale=config.say_rationale,
         )  # fmt: skip
         sample = TrainingSample(entry, corpus, kind, talk, duration=row.get("duration"))
         if kind in ("evidence", "segmentation"):

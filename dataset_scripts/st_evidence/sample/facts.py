@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from render import HEIGHT, WIDTH
 from scenes import FPS, Scene
 
 try:
@@ -59,27 +60,36 @@ class Facts:
         whole: ``{object: [pixels per frame]}``: what would be visible of it if nothing stood before it.
         before: ``{object: [{name: pixels} per frame]}``: who is seen where it is (itself, others, ``""`` scenery).
         centre: ``{object: {frame: x of the visible pixels' centre}}``.
+        pictures: uint8 ``[frames, height, width, 3]``, if they were asked for.
+        owners: Likewise: uint8 ``[frames, HEIGHT, WIDTH]``, the place of the visible object in ``scene.names`` plus one.
     """
 
-    def __init__(self, scene: Scene):
-        """Render the id map of every frame and measure it."""
+    def __init__(self, scene: Scene, *, pictures: tuple[int, int] | None = None):
+        """Render the id map of every frame and measure it; ``pictures``: width and height of those to keep."""
         self.scene = scene
+        images, owners = [], []
         names = scene.names
         self.masks: dict[str, dict[int, dict]] = {name: {} for name in names}
         self.area: dict[str, list[int]] = {name: [0] * scene.frames for name in names}
         self.whole: dict[str, list[float]] = {name: [0.0] * scene.frames for name in names}
         self.before: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         self.centre: dict[str, dict[int, float]] = {name: {} for name in names}
-        base = scene.render_backdrop(picture=False)
+        base = scene.render_backdrop(picture=pictures is not None)
         for index in range(scene.frames):
-            frame = scene.render(index, base, picture=False)
+            frame = scene.render(index, base, picture=pictures is not None)
+            if pictures is not None:
+                images.append(np.asarray(frame.image(*pictures)))
+                owners.append(np.zeros((HEIGHT, WIDTH), np.uint8))
             for name, mask in frame.visible().items():
+                if owners:
+                    owners[-1][mask] = names.index(name) + 1
                 self.masks[name][index] = rle.to_json(rle.encode(mask))
                 self.area[name][index] = int(mask.sum())
                 self.centre[name][index] = float(np.flatnonzero(mask.any(axis=0)).mean())
             for name in names:
                 self.whole[name][index], seen = frame.covered_by(name)
                 self.before[name].append(seen)
+        self.pictures, self.owners = (np.stack(images), np.stack(owners)) if images else (None, None)
         self._states = [scene.states(index / FPS) for index in range(scene.frames)]
 
     def names(self, kind: str) -> list[str]:

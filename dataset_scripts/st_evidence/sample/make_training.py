@@ -42,6 +42,9 @@ DECODED_SIZE = (256, 144)
 
 TIMELINE = "What happens, and when?"
 
+#: An object is said to be behind another if that hides it for more frames than this.
+HIDDEN = 5
+
 HALVES = ("only the first half", "only the second half", "both halves")
 
 
@@ -86,11 +89,12 @@ def make(
 
 @dataclasses.dataclass
 class Made:
-    """One clip: its entries, the masks of each, and a conversation about it."""
+    """One clip: its entries, the masks of each, a conversation about it, and the names of its objects."""
 
     entries: list[dict[str, Any]]
     masks: dict[str, Any]
     talk: dict[str, Any]
+    names: list[str]
 
 
 def make_clips(
@@ -110,14 +114,15 @@ def make_clip(out: Path, seed: str, samples: int, decoded: bool, number: int) ->
             ``[frames, 144, 256, 3]``.
         seed, number: Tell everything that is drawn.
         samples: Per pixel and side.
-        decoded: See above.
+        decoded: Arrays instead, and beside each clip ``videos/<name>_owners.npy``, uint8 ``[frames, 216, 384]``: which
+            object is seen where, by its place in ``names`` plus one.
     """
     render.SAMPLES, render.STEP = samples, render.GRID // samples
     family = list(variations.FAMILIES)[number % len(variations.FAMILIES)]
     name = f"{family}_{seed}_{number:06d}"
     for attempt in range(TRIES):
         rng = random.Random(f"{seed}/{number}/{attempt}")
-        facts = Facts(variations.draw_scene(family, name, rng))
+        facts = Facts(variations.draw_scene(family, name, rng), pictures=DECODED_SIZE if decoded else None)
         drafts = [draft for ask in facts.scene.asks if (draft := clear(facts, ask, rng)) is not None]
         if drafts:
             break
@@ -125,40 +130,53 @@ def make_clip(out: Path, seed: str, samples: int, decoded: bool, number: int) ->
         raise RuntimeError(f"{name}: no clear question in {TRIES} draws")
     talk = conversation(facts, drafts, rng)
     drafts += halves(facts, rng)
-    entries = [entry(facts, draft, k, rng) for k, draft in enumerate(drafts, start=1)]
-    base = facts.scene.render_backdrop()
-    frames = (facts.scene.render(i, base) for i in range(facts.scene.frames))
+    told = course(facts)
+    entries = [entry(facts, draft, k, told, rng) for k, draft in enumerate(drafts, start=1)]
     if decoded:
-        pixels = np.stack([np.asarray(frame.image(*DECODED_SIZE)) for frame in frames])
-        np.save(out / "videos" / f"{name}.npy", pixels)
+        np.save(out / "videos" / f"{name}.npy", facts.pictures)
+        np.save(out / "videos" / f"{name}_owners.npy", facts.owners)
     else:
         from encode import write_clip
 
+        base = facts.scene.render_backdrop()
+        frames = (facts.scene.render(i, base) for i in range(facts.scene.frames))
         write_clip(out / "videos" / f"{name}.mp4", (f.image() for f in frames), int(FPS), preset="veryfast")
     found = {e["entry_id"]: make_sample.masks(facts, d.evidence) for e, d in zip(entries, drafts, strict=True)}
-    return Made(entries, found, talk)
+    return Made(entries, found, talk, facts.scene.names)
 
 
 def conversation(facts: Facts, drafts: list[questions.Draft], rng: random.Random) -> dict[str, Any]:
     """Questions without options, and at last everything that can be seen coming or going, in order of time."""
     turns = [(draft.question, f"{draft.answer} {_times(draft.spans)}") for draft in options.shuffled(drafts, rng)]
-    shown = []
-    for thing in facts.scene.things:
-        spans = facts.seen(thing.name)
-        if spans and sum(last - first + 1 for first, last in spans) < 0.95 * facts.scene.frames:
-            shown.append((spans, thing.name))
-    done: dict[str, list[Span]] = {}
-    for name, span in facts.doing_any():
-        done.setdefault(name, []).append(span)
-    shown += [(spans, name) for name, spans in done.items()]
-    if shown:
-        turns.append((TIMELINE, ", ".join(f"{name} {_times(spans)}" for spans, name in sorted(shown))))
+    if told_course := course(facts):
+        turns.append((TIMELINE, told_course))
     told = [("human", turns[0][0]), ("gpt", turns[0][1])]
     for question, answer in turns[1:]:
         told += [("human", question), ("gpt", answer)]
     values = [{"from": who, "value": text} for who, text in told]
     values[0]["value"] = f"<video>\n{values[0]['value']}"
     return {"id": facts.scene.video_id, "video": f"videos/{facts.scene.video_id}.mp4", "conversations": values}
+
+
+def course(facts: Facts) -> str:
+    """Everything that comes, goes, hides or happens, with its seconds, in order of time; empty where nothing does."""
+    found: list[tuple[list[Span], str]] = []
+    for name in facts.scene.names:
+        if (spans := facts.seen(name)) and sum(last - first + 1 for first, last in spans) < 0.95 * facts.scene.frames:
+            found.append((spans, name))
+        behind: dict[str, list[Span]] = {}
+        for span in facts.hidden(name):
+            if span[1] - span[0] >= HIDDEN and span[1] < facts.scene.frames - 1:
+                around = [s for s in facts.behind(name, facts.hider(name, span)) if s[0] <= span[0] and span[1] <= s[1]]
+                behind.setdefault(facts.hider(name, span), []).extend(around or [span])
+        found += [(spans, f"{name} behind {other}") for other, spans in behind.items()]
+    done: dict[str, list[Span]] = {}
+    for what, span in facts.doing_any():
+        done.setdefault(what, []).append(span)
+    known = [(spans, name) for spans, name in found]
+    # A shooting star is seen just when it crosses the sky: that is not said twice.
+    found += [(s, what) for what, s in done.items() if not any(s == t and what.startswith(n) for t, n in known)]
+    return ", ".join(f"{text} {_times(spans)}" for spans, text in sorted(found))
 
 
 def _times(spans: list[Span]) -> str:
@@ -189,8 +207,8 @@ def halves(facts: Facts, rng: random.Random) -> list[questions.Draft]:
     return found[:2]
 
 
-def entry(facts: Facts, draft: questions.Draft, k: int, rng: random.Random) -> dict[str, Any]:
-    """An entry as the sample has it, its letter drawn instead of dealt out."""
+def entry(facts: Facts, draft: questions.Draft, k: int, told: str, rng: random.Random) -> dict[str, Any]:
+    """An entry as the sample has it, its letter drawn instead of dealt out, and with the course of its clip."""
     if draft.numeric:
         letter = int(rng.random() * min(5, int(draft.answer) + 1))
         candidates = [str(int(draft.answer) - letter + i) for i in range(5)]
@@ -210,6 +228,7 @@ def entry(facts: Facts, draft: questions.Draft, k: int, rng: random.Random) -> d
         "candidates": candidates,
         "answer": draft.answer,
         "segments": make_sample.seconds(draft.spans),
+        "rationale": f"Seen: {told}." if told else None,
         "evidence": draft.evidence,
         "temporal_options": [],
         "temporal_answer": None,

@@ -43,30 +43,34 @@ def coverage(rings: Sequence[np.ndarray], height: int, width: int) -> tuple[int,
     Returns:
         ``(first row, first column, mask[rows, columns])`` of the part inside the grid, or ``None`` if there is none.
     """
-    start = np.concatenate(rings)
-    end = np.concatenate([np.roll(ring, -1, axis=0) for ring in rings])
+    # Shapes are small and many: what counts is the number of calls, so both axes go through each of them together.
+    start = rings[0] if len(rings) == 1 else np.concatenate(rings)
+    end = np.concatenate([part for ring in rings for part in (ring[1:], ring[:1])])
     # Sample k of an axis sits at STEP * k + STEP / 2; a ceiling division finds the first one at or past a position.
-    first, last = (-((STEP // 2 - edge) // STEP) for edge in (start.min(axis=0), start.max(axis=0)))
-    c0, r0 = max(0, int(first[0])), max(0, int(first[1]))
-    c1, r1 = min(width, int(last[0])), min(height, int(last[1]))
+    half = STEP // 2
+    (left, high), (right, low) = start.min(axis=0).tolist(), start.max(axis=0).tolist()
+    c0, r0 = max(0, -((half - left) // STEP)), max(0, -((half - high) // STEP))
+    c1, r1 = min(width, -((half - right) // STEP)), min(height, -((half - low) // STEP))
     if c0 >= c1 or r0 >= r1:
         return None
-    keep = start[:, 1] != end[:, 1]
-    start, end = start[keep], end[keep]
-    down = np.where(end[:, 1] > start[:, 1], 1, -1)
-    swap = down < 0
-    start[swap], end[swap] = end[swap], start[swap].copy()
-    top = np.clip(-((STEP // 2 - start[:, 1]) // STEP), r0, r1)
-    bottom = np.clip(-((STEP // 2 - end[:, 1]) // STEP), r0, r1)
-    rows_of = bottom - top
-    edge = np.repeat(np.arange(len(start)), rows_of)
-    row = np.arange(len(edge)) - np.repeat(np.cumsum(rows_of) - rows_of, rows_of) + top[edge]
-    x, y = start[edge, 0], start[edge, 1]
-    dx, dy = end[edge, 0] - x, end[edge, 1] - y
-    crossing = (x - STEP // 2) * dy + (row * STEP + STEP // 2 - y) * dx
-    column = np.clip(-(-crossing // (dy * STEP)), c0, c1)
-    winding = np.zeros((r1 - r0, c1 - c0 + 1), dtype=np.int16)
-    np.add.at(winding, (row - r0, column - c0), down[edge])
+    rise = end[:, 1] - start[:, 1]
+    keep = rise.nonzero()[0]
+    (x, y), (x2, y2), rise = start[keep].T, end[keep].T, rise[keep]
+    sign = np.sign(rise)
+    upward = sign < 0
+    top = np.where(upward, y2, y)
+    first = np.minimum(np.maximum(-((half - top) // STEP), r0), r1)
+    count = np.minimum(np.maximum(-((half - np.where(upward, y, y2)) // STEP), r0), r1) - first
+    edge = np.repeat(np.arange(len(keep)), count)
+    row = np.arange(len(edge)) + (first - (np.cumsum(count) - count))[edge]
+    # An edge of slope dx / dy from its upper end: both signs turn with its direction, so that their product does not.
+    x = np.where(upward, x2, x) - half
+    dx, dy = (x2 - start[keep, 0]) * sign, rise * sign
+    crossing = (x * dy)[edge] + (row * STEP + (half - top)[edge]) * dx[edge]
+    column = np.minimum(np.maximum(-(-crossing // (dy * STEP)[edge]), c0), c1)
+    wide = c1 - c0 + 1
+    place = (row - r0) * wide + (column - c0)
+    winding = np.bincount(place, sign[edge], (r1 - r0) * wide).astype(np.int16).reshape(r1 - r0, wide)
     return r0, c0, np.cumsum(winding[:, :-1], axis=1, dtype=np.int16) != 0
 
 
@@ -243,12 +247,12 @@ class Pen:
         a, b, c, d, e, f = self.matrix
         rings = []
         for ring in shape:
-            placed = np.array(
-                [(round(GRID * (a * x + c * y + e)), round(GRID * (b * x + d * y + f))) for x, y in ring],
-                dtype=np.int64,
-            )
-            following = np.roll(placed, -1, axis=0)
-            if (placed[:, 0] * following[:, 1] - following[:, 0] * placed[:, 1]).sum() < 0:
-                placed = placed[::-1]
-            rings.append(placed)
+            points = np.array(ring, dtype=np.float64)
+            x, y = points[:, 0], points[:, 1]
+            placed = np.empty((len(points), 2), dtype=np.int64)
+            placed[:, 0] = np.rint(GRID * (a * x + c * y + e))
+            placed[:, 1] = np.rint(GRID * (b * x + d * y + f))
+            x, y = placed[:, 0], placed[:, 1]
+            turn = np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]) + x[-1] * y[0] - x[0] * y[-1]
+            rings.append(placed[::-1] if turn < 0 else placed)
         return rings

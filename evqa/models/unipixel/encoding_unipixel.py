@@ -116,6 +116,12 @@ class FrameFeed:
 
     def __iter__(self) -> Iterator[FrameFeatures]:
         """Features of each frame in turn, ``[clips, ...]``."""
+        for features in self.chunks():
+            for t in range(features.top.shape[1]):
+                yield features.map(lambda level, t=t: level[:, t])
+
+    def chunks(self) -> Iterator[FrameFeatures]:
+        """Features of some frames at a time, ``[clips, frames, ...]``."""
         while self.waiting or self.next < self.num_frames:
             self.prefetch()
             features, event = self.waiting.popleft() if self.waiting else (self._encode(), None)
@@ -123,8 +129,7 @@ class FrameFeed:
                 current = torch.cuda.current_stream(self.stream.device)
                 current.wait_event(event)
                 features.map(lambda level, current=current: level.record_stream(current) or level)
-            for t in range(features.top.shape[1]):
-                yield features.map(lambda level, t=t: level[:, t])
+            yield features
             del features
 
     def _encode(self) -> FrameFeatures:

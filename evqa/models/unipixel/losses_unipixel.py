@@ -73,8 +73,8 @@ def _terms(masks: Tensor, ious: Tensor, scores: Tensor, targets: Tensor) -> Tens
     return torch.stack([focal * present, dice * present, iou * present, presence], dim=-1)
 
 
-#: Tokens whose logits exist at a time in :func:`supervised_loss`; at 152 thousand words 0.6 GB in float32.
-_CHUNK = 1024
+#: Logits that exist at a time in :func:`supervised_loss`: 1,024 tokens of 152 thousand words, 0.6 GB in float32.
+_CHUNK = 1024 * 152 * 1024
 
 
 def supervised_loss(
@@ -107,9 +107,10 @@ def supervised_loss(
         return F.cross_entropy(logits, targets, reduction="sum"), right
 
     total, right = hidden.new_zeros((), dtype=torch.float32), positions.new_zeros(())
+    chunk = max(1, _CHUNK // getattr(head, "out_features", _CHUNK // 1024))
     # Without any label there is one chunk of nothing: 0, which still hangs on every weight before it.
-    for some, wanted in zip(states.split(_CHUNK), targets.split(_CHUNK), strict=True):
-        if len(states) > _CHUNK and torch.is_grad_enabled():
+    for some, wanted in zip(states.split(chunk), targets.split(chunk), strict=True):
+        if len(states) > chunk and torch.is_grad_enabled():
             loss, found = checkpoint(part, some, wanted, use_reentrant=False)
         else:
             loss, found = part(some, wanted)

@@ -38,7 +38,7 @@ from evqa.models.unipixel.losses_unipixel import UniPixelLosses, supervised_loss
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sam2_blocks_unipixel import PromptEncoder
 from evqa.models.unipixel.sam2_unipixel import UniPixelSam2
-from evqa.models.unipixel.sequence_unipixel import HostInputs, index_targets, rope_positions
+from evqa.models.unipixel.sequence_unipixel import HostInputs, branch_mask, index_targets, rope_positions
 from evqa.models.unipixel.vision_unipixel import PackedVisionBlock
 
 __all__ = ["UniPixelForConditionalGeneration", "UniPixelOutput"]
@@ -216,6 +216,7 @@ class UniPixelForConditionalGeneration(
         label_mask: Sequence[Tensor | None] | None = None,
         label_obj_to_frame_idx: Any = None,
         label_positions: Tensor | None = None,
+        branches: Tensor | None = None,
         host: HostInputs | None = None,
         num_items_in_batch: Tensor | int | None = None,
         num_masks_in_batch: Tensor | int | None = None,
@@ -252,6 +253,9 @@ class UniPixelForConditionalGeneration(
             refer_mask: Per sample ``[grid_t, objects, grid_h / 2, grid_w / 2]``, bool.
             label_mask: Per sample ``[frames, objects, S, S]``: the true masks of its ``<seg>``, in their order.
             label_obj_to_frame_idx: Not needed; accepted because the collator makes it.
+            branches: int ``[batch, length]``, several continuations of one beginning in a row: 0 where all of them
+                begin, and the number of the continuation elsewhere. A token sees what came before it in the beginning
+                and in its own continuation. Needs ``position_ids``, and takes the place of ``attention_mask``.
             host: ``input_ids`` and ``video_grid_thw`` in host memory: everything that depends on their values is then
                 found without waiting for the device, and the two arguments themselves are not looked at.
             label_positions: ``[labelled tokens]``, where in the flattened batch they are predicted: ``row * length +
@@ -284,16 +288,22 @@ class UniPixelForConditionalGeneration(
             )  # fmt: skip
         if self.model.language_model.gradient_checkpointing and self.training and not inputs_embeds.requires_grad:
             inputs_embeds = inputs_embeds.detach().requires_grad_()  # checkpoints need an input with a gradient
+        given_positions = position_ids is not None
         if position_ids is None:
             position_ids = self._positions(
                 input_ids, inputs_embeds, attention_mask, cache, image_grid_thw, video_grid_thw,
                 second_per_grid_ts, grid_times,
             )  # fmt: skip
+        seen = attention_mask
+        if branches is not None:
+            if attention_mask is not None or not given_positions:
+                raise DataError("branches come with position_ids and without an attention_mask")
+            seen = branch_mask(branches.to(inputs_embeds.device, non_blocking=True))
         wants_prompts = self.sam2 is not None and self.config.sam2_enable_decoder and frames is not None
         with self.state_before_norm(wants_prompts) as kept:
             outputs = self.model.language_model(
                 inputs_embeds=inputs_embeds,
-                attention_mask=attention_mask,
+                attention_mask=seen,
                 position_ids=position_ids,
                 use_cache=False if use_cache is None and self.training else use_cache,
                 **{_CACHE: cache},

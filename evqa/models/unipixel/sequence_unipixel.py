@@ -14,7 +14,7 @@ from torch import Tensor
 
 from evqa.errors import DataError, MaskError
 
-__all__ = ["HostInputs", "check_prompts", "index_targets", "placeholder_runs", "pool_masks", "rope_positions"]
+__all__ = ["HostInputs", "branch_mask", "check_prompts", "index_targets", "placeholder_runs", "pool_masks", "rope_positions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def placeholder_runs(
     Raises:
         DataError: More or fewer placeholders than the grids ask for.
     """
-    runs, position = [], 0
+    ids, runs, position = list(ids), [], 0
     while position < len(ids):
         kind = tokens.get(ids[position])
         if kind is None:
@@ -60,8 +60,9 @@ def placeholder_runs(
             raise DataError(f"sample {row}: a {kind} placeholder at token {position} for which no {kind} was given")
         t, h, w = grids[kind].pop(0)
         length = t * (h // merge) * (w // merge)
-        found = next((k for k in range(length) if tokens.get(_at(ids, position + k)) != kind), length)
-        if found != length:
+        some = ids[position : position + length]
+        if some.count(ids[position]) != length:
+            found = next((k for k, token in enumerate(some) if tokens.get(token) != kind), len(some))
             raise DataError(
                 f"sample {row}: the {kind} of {t} x {h} x {w} patches needs {length} placeholders in a row, "
                 f"there are {found} from token {position} on"
@@ -69,10 +70,6 @@ def placeholder_runs(
         runs.append((position, kind, (t, h, w)))
         position += length
     return runs
-
-
-def _at(ids: Sequence[int], position: int) -> int | None:
-    return ids[position] if position < len(ids) else None
 
 
 def rope_positions(
@@ -108,12 +105,12 @@ def rope_positions(
         for kind, grid in (("image", image_grid_thw), ("video", video_grid_thw))
     }
     videos = iter(_steps(len(grids["video"]), grids["video"], config, second_per_grid_ts, grid_times))
-    ids = input_ids.tolist()
-    kept = [[True] * len(row) for row in ids] if attention_mask is None else attention_mask.bool().tolist()
+    ids = input_ids.cpu()
+    kept = None if attention_mask is None else attention_mask.cpu().bool()
     out = torch.zeros(3, *input_ids.shape, dtype=torch.long)
-    for row, (row_ids, row_kept) in enumerate(zip(ids, kept, strict=True)):
-        places = [i for i, keep in enumerate(row_kept) if keep]
-        real = [row_ids[i] for i in places]
+    for row, own in enumerate(ids):
+        places = slice(None) if kept is None else _kept(kept[row])
+        real = own[places].tolist()
         parts, start, done = [], 0, 0
         for position, kind, (t, h, w) in placeholder_runs(real, row, tokens, grids, merge):
             parts.append(_text(position - done, start))
@@ -129,6 +126,26 @@ def rope_positions(
         if left:
             raise DataError(f"{len(left)} {kind}(s) more than the text has placeholders for")
     return out.to(input_ids.device)
+
+
+def _kept(mask: Tensor) -> Any:
+    """Where a row is not padding: a slice, unless it is padded in between."""
+    places = mask.nonzero()[:, 0]
+    if len(places) and int(places[-1] - places[0]) + 1 == len(places):
+        return slice(int(places[0]), int(places[-1]) + 1)
+    return places
+
+
+def branch_mask(branches: Tensor) -> Tensor:
+    """Who sees whom where several continuations share a beginning: bool ``[batch, 1, length, length]``.
+
+    Args:
+        branches: Int ``[batch, length]``: 0 in the beginning, else the number of the continuation.
+    """
+    length = branches.shape[1]
+    mine, other = branches[:, None, :, None], branches[:, None, None, :]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=branches.device).tril()
+    return earlier & ((other == 0) | (other == mine))
 
 
 def _text(length: int, start: int) -> Tensor:

@@ -112,16 +112,14 @@ class Tracker:
         prompts: Prompt tokens of each object, ``[n, tokens, C]``.
         owner: For each object the number of its clip; ``None``: there is one clip.
         num_frames: Frames in each clip.
-        batch_mode: Every frame from the prompts alone, without memory.
         keep_absent: Leave the logits of absent objects as they are (losses need that).
     """
 
     def __init__(
-        self, sam2: UniPixelSam2, prompts: Tensor, owner: Tensor | None, num_frames: int, *, batch_mode: bool = False,
-        keep_absent: bool = False,
-    ):  # fmt: skip
+        self, sam2: UniPixelSam2, prompts: Tensor, owner: Tensor | None, num_frames: int, *, keep_absent: bool = False
+    ):
         self.sam2, self.prompts, self.owner, self.num_frames = sam2, prompts, owner, num_frames
-        self.batch_mode, self.keep_absent = batch_mode, keep_absent
+        self.keep_absent = keep_absent
         self.tables = sam2.tables(prompts.device, sam2.no_mem_embed.dtype)
         self.memory = Memory(sam2, self.tables, num_frames)
         self.frame = 0
@@ -133,12 +131,12 @@ class Tracker:
             frames: Its features, ``[clips, ...]``.
         """
         frame = per_object(frames, self.owner, len(self.prompts))
-        if self.frame == 0 or self.batch_mode:
+        if self.frame == 0:
             prediction = from_prompts(self.sam2, frame, self.prompts, self.tables, self.keep_absent)
         else:
             prediction = from_memory(self.sam2, frame, self.memory.read(), self.tables, self.keep_absent)
         self.frame += 1
-        if not self.batch_mode and self.frame < self.num_frames:  # nobody reads what the last frame leaves
+        if self.frame < self.num_frames:  # nobody reads what the last frame leaves
             self.memory.write(self.sam2("remember", frame, prediction), prediction.pointer)
         return prediction
 
@@ -193,7 +191,8 @@ def track(
         owner: For each object the number of its clip.
         prompts: Prompt tokens of each object, ``[n, tokens, C]``.
         runtime: Switches.
-        batch_mode, keep_absent: See :class:`Tracker`.
+        batch_mode: Every frame from the prompts alone, without memory.
+        keep_absent: See :class:`Tracker`.
         feed: One that was begun for these clips before.
     """
     like = sam2.no_mem_embed
@@ -207,6 +206,24 @@ def track(
         tracker = fixed_tracker(sam2, prompts, owner, len(clips), feed.num_frames, batch_mode=batch_mode)
     if tracker is None:
         index = None if len(clips) == 1 else torch.tensor(list(owner)).to(like.device, non_blocking=True)
-        tracker = Tracker(sam2, prompts, index, feed.num_frames, batch_mode=batch_mode, keep_absent=keep_absent)
+        if batch_mode:
+            yield from _segment(sam2, feed, prompts, index, keep_absent)
+            return
+        tracker = Tracker(sam2, prompts, index, feed.num_frames, keep_absent=keep_absent)
     for frame in feed:
         yield tracker.step(frame)
+
+
+def _segment(
+    sam2: UniPixelSam2, feed: FrameFeed, prompts: Tensor, owner: Tensor | None, keep_absent: bool
+) -> Iterator[Prediction]:
+    """Every frame from the prompts alone: as no frame waits for another, those of a chunk are decoded together."""
+    tables = sam2.tables(prompts.device, sam2.no_mem_embed.dtype)
+    owner = torch.zeros(len(prompts), dtype=torch.long, device=prompts.device) if owner is None else owner
+    for features in feed.chunks():
+        count = features.top.shape[1]
+        places = (owner * count + torch.arange(count, device=owner.device)[:, None]).flatten()  # frame by frame
+        frames = features.map(lambda level, places=places: level.flatten(0, 1).index_select(0, places))
+        found = from_prompts(sam2, frames, prompts.repeat(count, 1, 1), tables, keep_absent)
+        parts = [getattr(found, field.name).chunk(count) for field in dataclasses.fields(found)]
+        yield from (Prediction(*values) for values in zip(*parts, strict=True))
