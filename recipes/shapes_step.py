@@ -105,7 +105,9 @@ class Step:
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.cuda.graph(graph):
+        # One memory for all graphs: only one of them runs at a time, and each writes before it reads.
+        pool = next((kept[0].pool() for kept in self.graphs.values()), None)
+        with torch.cuda.graph(graph, pool=pool):
             recorded = self.run(length, batch)
         self.graphs[length] = (graph, batch, recorded)
         return terms

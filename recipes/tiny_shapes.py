@@ -170,6 +170,8 @@ def main() -> None:
     processor.save_pretrained(args.out)
     model = model.float()
     results = {"steps": number - 1, "train_s": round(time.time() - start), "clips": len(world.frames)}
+    if device == "cuda":
+        results["peak_GiB"] = round(torch.cuda.max_memory_reserved() / 2**30, 1)
     sample = [row.read() for row in embedded.list_rows(embedded.folder())["test"]]
     results["sample"] = evaluate(model, processor, sample)
     log.note(results)
