@@ -10,47 +10,76 @@ language model and vision tower, and embeddings, head, ref, msk, seg modules and
 AdamW. A step is all of it: forward, backward, clipping, optimiser. Batches lie in host memory, as a loader gives them.
 
 Ways of running: ``plain``, what transformers does by itself, recomputing everywhere; ``autocast``, evqa's shortcuts and
-float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser; ``llm-kept``,
-``tracker-kept``, ``sam-kept``, ``both-kept``: the same, without recomputing there; ``compiled``: ``half``, layers
-compiled by torch.
+float32 weights where they are trained; ``half``, bfloat16 weights with float32 copies in the optimiser;
+``tracker-kept``, ``sam-kept``, ``llm-kept``, ``both-kept``: as ``half``, without recomputing there; ``graphed``: as
+``half``, tracking and its losses replayed as CUDA graphs (``graph_tracking``), which recompute nothing;
+``graphed-autocast``, ``graphed-half-llm``, ``graphed-llm``: the same with float32 weights, with every second layer of
+the language model kept, with all of them kept; ``compiled``: ``half``, layers of the two towers compiled by torch;
+``graphed-compiled``: ``graphed``, blocks of SAM 2's encoder compiled.
+
+With ``graphed`` the peak counts the graphs' own memory whole, whether or not torch calls it allocated.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import statistics
 import sys
 import time
-import warnings
-from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch
+from step_measures import Parts, chip_rate, compile_layers, graph_memory, host_waits, pinned, to_device
 
 from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
 from evqa.models.unipixel.runtime_unipixel import Runtime
 from evqa.models.unipixel.sequence_unipixel import HostInputs, rope_positions
-from evqa.training.fused import fuse_norms
+from evqa.training.fused import fuse_adapters, fuse_norms
 from evqa.training.master import MasterAdamW
 from evqa.training.optimizer import parameter_groups
+from evqa.training.recomputing import recompute_only
 from evqa.training.tuning import Tuning, prepare_for_training
 
 RATES = {"base": 2e-5, "lora": 2e-5, "sam2": 5e-6, "sam2_encoder": 5e-6}
-#: Way -> (dtype of trained weights, where is recomputed).
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way of running.
+
+    Attributes:
+        dtype: Of trained weights.
+        recomputed: Where, as :func:`evqa.training.recomputing.shares_of` takes it.
+        graphs: Tracking and its losses as CUDA graphs.
+        compiled: Parts whose layers torch compiles.
+    """
+
+    dtype: str = "bfloat16"
+    recomputed: tuple[str, ...] = ("vision", "llm", "sam2_encoder", "sam2_tracker")
+    graphs: bool = False
+    compiled: tuple[str, ...] = ()
+
+
 WAYS = {
-    "plain": ("float32", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
-    "autocast": ("float32", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
-    "half": ("bfloat16", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
-    "tracker-kept": ("bfloat16", ("vision", "llm", "sam2_encoder")),
-    "sam-kept": ("bfloat16", ("vision", "llm")),
-    "llm-kept": ("bfloat16", ("vision", "sam2_encoder", "sam2_tracker")),
-    "both-kept": ("bfloat16", ("vision",)),
-    "compiled": ("bfloat16", ("vision", "llm", "sam2_encoder", "sam2_tracker")),
+    "plain": Way("float32"),
+    "autocast": Way("float32"),
+    "half": Way(),
+    "tracker-kept": Way(recomputed=("vision", "llm", "sam2_encoder")),
+    "sam-kept": Way(recomputed=("vision", "llm")),
+    "llm-kept": Way(recomputed=("vision", "sam2_encoder", "sam2_tracker")),
+    "both-kept": Way(recomputed=("vision",)),
+    "graphed": Way(graphs=True),
+    "graphed-autocast": Way("float32", graphs=True),
+    "graphed-half-llm": Way(recomputed=("vision", "llm:0.5", "sam2_encoder"), graphs=True),
+    "graphed-llm": Way(recomputed=("vision", "sam2_encoder"), graphs=True),
+    "compiled": Way(compiled=("vision", "llm")),
+    "graphed-compiled": Way(graphs=True, compiled=("sam2_encoder",)),
 }
 TEXT = {"hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
         "num_key_value_heads": 2, "vocab_size": 151936}  # fmt: skip
@@ -130,81 +159,35 @@ def make_batch(model: Any, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def to_device(value: Any, device: str) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
-    return [to_device(v, device) for v in value] if isinstance(value, list) else value
-
-
-class Parts:
-    """Where the time of a step goes, from events around the calls of modules (on the device's clock)."""
-
-    def __init__(self, model: Any, cuda: bool):
-        self.cuda, self.marks = cuda, []
-        named = {
-            "vision tower": model.model.visual,
-            "language model": model.model.language_model,
-            "SAM 2 encoder": model.sam2.image_encoder,
-        }
-        for name, module in named.items():
-            module.register_forward_pre_hook(lambda *_, name=name: self.mark(name, "begin"))
-            module.register_forward_hook(lambda *_, name=name: self.mark(name, "end"))
-
-    def mark(self, name: str, edge: str) -> None:
-        if self.cuda:
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            self.marks.append((name, edge, event))
-        else:
-            self.marks.append((name, edge, time.perf_counter()))
-
-    def seconds(self) -> dict[str, float]:
-        """Of one step, then forget it. Calls while going backward are recomputation, and count as that."""
-        if not self.marks:
-            return {}
-        if self.cuda:
-            torch.cuda.synchronize()
-        first, found, open_at = self.marks[0][2], defaultdict(float), {}
-        for name, edge, at in self.marks:
-            now = first.elapsed_time(at) / 1e3 if self.cuda else at - first
-            if edge == "begin":
-                open_at[name] = now
-            elif name in open_at:
-                found[name] += now - open_at.pop(name)
-        self.marks = []
-        return dict(found)
-
-
 def set_recomputing(model: Any, where: tuple[str, ...]) -> None:
-    model.activation_checkpointing_enable({"use_reentrant": False}) if hasattr(
-        model, "activation_checkpointing_enable"
-    ) else model.gradient_checkpointing_enable({"use_reentrant": False})
-    places = {
-        "vision": model.model.visual, "llm": model.model.language_model, "sam2_tracker": model.sam2,
-        "sam2_encoder": model.sam2.image_encoder,  # which is a part of the one before
-    }  # fmt: skip
-    for name, part in places.items():
-        for module in part.modules():
-            if hasattr(module, "gradient_checkpointing"):
-                module.gradient_checkpointing = name in where
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    recompute_only(model, where)
+
+
+def choose(way: str, peft: Any, args: argparse.Namespace) -> None:
+    """Let the model run that way, from its first weights."""
+    model, chosen = peft.get_base_model(), WAYS[way]
+    trained = [p for p in peft.parameters() if p.requires_grad]
+    for parameter, before in zip(trained, args.initial, strict=True):
+        parameter.data = before.to(parameter.device, getattr(torch, chosen.dtype), copy=True)
+        parameter.grad = None
+    set_recomputing(model, chosen.recomputed)
+    if way == "plain":
+        model.runtime = Runtime.plain()
+    else:
+        model.runtime = Runtime(supervised_logits=True, graph_tracking=chosen.graphs)
+        fuse_norms(model)
+        fuse_adapters(model)
 
 
 def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str, Any]:
-    model, cuda = peft.get_base_model(), args.device == "cuda"
-    dtype, where = WAYS[way]
-    for parameter in peft.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(getattr(torch, dtype))
-            parameter.grad = None
-    with torch.no_grad():
-        for parameter, before in zip((p for p in peft.parameters() if p.requires_grad), args.initial, strict=True):
-            parameter.copy_(before)
-    set_recomputing(model, where)
-    plain = way == "plain"
-    model.runtime = Runtime.plain() if plain else Runtime(supervised_logits=True)
-    if not plain:
-        fuse_norms(model)
+    model, cuda, plain = peft.get_base_model(), args.device == "cuda", way == "plain"
+    choose(way, peft, args)
+    dtype = WAYS[way].dtype
     batch = make_batch(model, args)
+    if cuda:
+        batch = pinned(batch)
     if plain:  # as a stock trainer hands it over: everything on the device, and looked up there
         host = batch.pop("host")
         for name in ("label_positions", "mask_weights"):
@@ -220,9 +203,9 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
     context = torch.autocast(args.device, torch.bfloat16) if dtype == "float32" else contextlib.nullcontext()
     tokens = torch.tensor(float((batch["labels"] != -100).sum()), device=args.device)
     masked = torch.tensor(float(args.samples), device=args.device)
-    restore = compile_layers(model) if way == "compiled" else None
+    restore = compile_layers(model, WAYS[way].compiled)
 
-    def step() -> None:
+    def step() -> torch.Tensor:
         parts.mark("whole step", "begin")
         parts.mark("forward", "begin")
         inputs = {name: to_device(value, args.device) for name, value in batch.items()}
@@ -239,10 +222,11 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
         optimizer.zero_grad()
         parts.mark("optimiser", "end")
         parts.mark("whole step", "end")
+        return output.loss.detach()
 
     first = loss_without_dropout(peft, batch, context, args)
     torch.manual_seed(0)
-    times, found = [], []
+    times, found, losses = [], [], []
     for i in range(args.warm + args.repeats):
         if len(times) > 1 and sum(times) > args.patience:
             break
@@ -251,7 +235,7 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
         if cuda:
             torch.cuda.synchronize()
         start = time.perf_counter()
-        step()
+        losses.append(step())
         if cuda:
             torch.cuda.synchronize()
         if i >= args.warm:
@@ -264,11 +248,12 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
     result = {
         "way": way, "seconds": statistics.median(times), "all": times,
         "parts": {name: statistics.median(f.get(name, 0.0) for f in found) for name in found[0]},
-        "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if cuda else None,
-        "loss": first, "trained": sum(p.numel() for p in trained), "waits": waits,
+        "peak_gib": (torch.cuda.max_memory_allocated() + graph_memory()) / 2**30 if cuda else None,
+        "loss": first, "losses": [float(loss) for loss in losses], "trained": sum(p.numel() for p in trained),
+        "waits": waits,
     }  # fmt: skip
-    if restore is not None:
-        restore()
+    restore()
+    model.sam2.__dict__.pop("_kept", None)  # graphs and their memory
     return result
 
 
@@ -280,32 +265,6 @@ def loss_without_dropout(peft: Any, batch: dict[str, Any], context: Any, args: a
         loss = float(peft(**{n: to_device(v, args.device) for n, v in batch.items()}, use_cache=False).loss)
     peft.train()
     return loss
-
-
-def compile_layers(model: Any) -> Any:
-    """Compile the layers that repeat, one graph for each kind; returns what undoes it."""
-    layers = [*model.model.visual.blocks, *model.model.language_model.layers]
-    for layer in layers:
-        layer.compile()
-
-    def undo() -> None:
-        for layer in layers:
-            layer._compiled_call_impl = None
-
-    return undo
-
-
-def host_waits(step: Any) -> dict[str, int]:
-    """Where in a step the host waits for the device."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            step()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    places = Counter(f"{Path(w.filename).name}:{w.lineno}" for w in caught if "synchroniz" in str(w.message).lower())
-    return dict(places.most_common())
 
 
 def write_profile(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> None:
@@ -322,31 +281,34 @@ def write_profile(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -
     args.profile.write_text(f"two steps of {way}\n{plain}\n{table}\n")
 
 
-def count_flops(peft: Any, args: argparse.Namespace) -> float:
-    """Operations of forward and backward without recomputation, counted by torch (attention of one kind is not)."""
+def count_operations(args: argparse.Namespace) -> float:
+    """Floating-point operations of forward and backward without recomputation, counted by torch without a device.
+
+    Attention counts in full, also where it is causal; what is no matrix product, attention or convolution does not.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model = peft.get_base_model()
-    set_recomputing(model, ("vision", "llm", "sam2_encoder", "sam2_tracker"))
-    model.runtime = Runtime(supervised_logits=True)
-    inputs = {name: to_device(value, args.device) for name, value in make_batch(model, args).items()}
+    args = argparse.Namespace(**{**vars(args), "device": "meta"})
+    peft = tune(build(args))
+    args.initial = [p.detach() for p in peft.parameters() if p.requires_grad]
+    choose("both-kept", peft, args)
+    set_recomputing(peft.get_base_model(), ())
+    inputs = {name: to_device(value, "meta") for name, value in make_batch(peft.get_base_model(), args).items()}
     counter = FlopCounterMode(display=False)
     with counter:
-        peft(**inputs, use_cache=False).loss.backward()
-    for parameter in peft.parameters():
-        parameter.grad = None
+        peft(**inputs, num_items_in_batch=1, num_masks_in_batch=1, use_cache=False).loss.backward()
     return float(counter.get_total_flops())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["plain", "autocast", "half", "both-kept"])
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=["plain", "autocast", "half", "graphed"])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--warm", type=int, default=2)
     parser.add_argument("--patience", type=float, default=20.0, help="no further repeats of a way after these seconds")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--waits", action="store_true", help="list where the host waits for the device")
-    parser.add_argument("--flops", action="store_true", help="count operations (slow)")
+    parser.add_argument("--operations", type=float, help="TFLOP of a step; counted when absent, which takes a minute")
     parser.add_argument("--profile", type=Path, help="write the kernels of two steps of the first way there")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -364,6 +326,11 @@ def main() -> None:
     trained = sum(p.numel() for p in peft.parameters() if p.requires_grad)
     total = sum(p.numel() for p in peft.parameters())
     print(f"{trained:,} of {total:,} weights trained; built in {time.perf_counter() - start:.1f} s", flush=True)
+    operations = count_operations(args) if args.operations is None else args.operations * 1e12
+    rate = chip_rate() if args.device == "cuda" else None
+    print(f"a step is {operations / 1e12:.2f} TFLOP, recomputation not counted", flush=True)
+    if rate:
+        print(f"the chip: {rate / 1e12:.0f} TFLOP/s in a product of large bfloat16 matrices", flush=True)
     results = []
     for way in args.ways:
         try:
@@ -377,20 +344,22 @@ def main() -> None:
         if args.device == "cuda":
             torch.cuda.empty_cache()
         peak = f"{result['peak_gib']:6.1f} GiB" if result["peak_gib"] is not None else ""
-        print(f"\n{way:10s} {result['seconds']:7.3f} s a step  {peak}  loss {result['loss']:.4f}", flush=True)
-        for part, seconds in result["parts"].items():
-            if part != "whole step":
-                print(f"  {part:20s} {seconds:7.3f} s")
+        seconds, named = result["seconds"], ("vision tower", "language model", "SAM 2 encoder")
+        shown = {**result["parts"]}
+        shown["tracking, losses"] = shown.get("forward", 0) - sum(shown.get(part, 0) for part in named)
+        print(f"\n{way:17s} {seconds:7.3f} s a step  {peak}  loss {result['loss']:.4f}", flush=True)
+        share = f", {100 * operations / seconds / rate:.0f} % of what the chip can do" if rate else ""
+        steps = " ".join(f"{t:.3f}" for t in result["all"])
+        print(f"  {operations / seconds / 1e12:.0f} TFLOP/s{share}; steps {steps}")
+        print("  losses " + " ".join(f"{loss:.3f}" for loss in result["losses"]))
+        order = (*named, "tracking, losses", "forward", "backward", "optimiser")
+        print("  " + ", ".join(f"{part} {shown[part]:.3f}" for part in order if part in shown), flush=True)
         if result["waits"]:
             print(f"  the host waits {sum(result['waits'].values())} times: {result['waits']}")
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
     if args.profile:
         write_profile(args.ways[0], peft, args, parts)
-    if args.flops:
-        flops = count_flops(peft, args)
-        best = min(result["seconds"] for result in results)
-        print(f"\n{flops / 1e12:.1f} TFLOP a step, recomputation included; {flops / best / 1e12:.0f} TFLOP/s at best")
 
 
 if __name__ == "__main__":

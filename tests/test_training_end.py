@@ -89,6 +89,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
         ({"packing": True}, "packing and padding_free are for text"),
         ({"remove_unused_columns": True}, "remove_unused_columns must be false"),
         ({"checkpoint_modules": ["head"]}, "none of vision, llm"),
+        ({"checkpoint_modules": ["llm:2"]}, "share of layers"),
         ({"save_dtype": "int4"}, "int4"),
     ],
 )
@@ -106,18 +107,39 @@ def test_a_second_adapter_is_refused():
 def test_recomputing_is_where_it_is_wanted(mixture, tmp_path):
     """The same gradients wherever activations are recomputed, and only there."""
     found = {}
-    for parts in ([], ["vision", "sam2_tracker"], list(RECOMPUTED)):
+    for parts in ([], ["vision", "sam2_tracker"], ["llm:0.5", "sam2_encoder:0.5", "vision:0"], list(RECOMPUTED)):
         trainer = make_trainer(tmp_path / str(len(parts)), mixture, max_steps=1, checkpoint_modules=parts, optim="sgd")
         trainer.train()
         on = {n for n, m in trainer.unipixel.named_modules() if getattr(m, "gradient_checkpointing", False)}
         blocks = {n for n in on if n.split(".")[-1].isdigit()}
+        if "llm:0.5" in parts:
+            layers = {n.rpartition(".")[2] for n in blocks if n.startswith("model.language_model.layers")}
+            assert layers == {str(i) for i in range(1, len(trainer.unipixel.model.language_model.layers), 2)}
+            assert not any(n.startswith("model.visual") for n in on)
+            found[3] = losses(trainer)[0]
+            continue
         assert any(n.startswith("model.visual.blocks") for n in blocks) == ("vision" in parts)
         assert any(n.startswith("model.language_model.layers") for n in blocks) == ("llm" in parts)
         assert any(n.startswith("sam2.image_encoder") for n in blocks) == ("sam2_encoder" in parts)
         assert any(n.startswith("sam2.sam_mask_decoder") for n in on) == ("sam2_tracker" in parts)
         found[len(parts)] = losses(trainer)[0]
     assert found[0] == pytest.approx(found[2], rel=1e-5)
+    assert found[0] == pytest.approx(found[3], rel=1e-5)
     assert found[0] == pytest.approx(found[4], rel=1e-5)
+
+
+def test_recorded_tracking_changes_nothing(mixture, tmp_path):
+    found = []
+    for recorded in (False, True):
+        trainer = make_trainer(
+            tmp_path / str(recorded), mixture, max_steps=4, lora=True, graph_tracking=recorded, gradient_accumulation_steps=2
+        )  # fmt: skip
+        trainer.train()
+        assert trainer.unipixel.runtime.graph_tracking == recorded
+        found.append(losses(trainer))
+    assert len(found[0]) == 4
+    for plain, graphs in zip(*found, strict=True):
+        assert graphs == pytest.approx(plain, rel=1e-4)
 
 
 def test_half_precision_weights_take_small_steps():

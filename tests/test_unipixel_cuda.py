@@ -1,4 +1,7 @@
-"""UniPixel on a GPU: steps replayed as graphs, attention over all windows, and memory. Skips without CUDA."""
+"""UniPixel on a GPU: steps replayed as graphs, also of training, attention over all windows, and memory.
+
+Skips without CUDA.
+"""
 
 from __future__ import annotations
 
@@ -110,3 +113,41 @@ def test_memory_does_not_grow_with_the_clip():
     # The masks' resized logits of a flush and the features in flight, not one byte per frame: 576 more frames would
     # be 576 x (64 x 16 + 8 x 256 + 16 x 64) x 4 = 9 MiB of features alone.
     assert peaks[3] - peaks[2] < 2 * 2**20
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_recorded_training_is_plain_training(dropout, monkeypatch):
+    """Also with dropout: what is recorded draws the same numbers, anew at every replay."""
+    from test_unipixel_training_graphs import RECORDED, batch, same, step
+
+    replays, replay = [], torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or replay(graph))
+    model = small_model(sam2={"memory_dropout": dropout, "drop_path_rate": 2 * dropout}).cuda().train()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    for seed in range(4):
+        inputs = on_gpu(batch(seed))
+        same(step(model, RECORDED, inputs), step(model, PLAIN, inputs), 2e-4)
+    assert len(replays) == 6  # seen once; then forward and backward each time
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.02)  # in place, as an optimiser does
+    inputs = on_gpu(batch(7))
+    same(step(model, RECORDED, inputs), step(model, PLAIN, inputs), 2e-4)
+    if dropout:
+        losses = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            losses.append(model(**inputs).loss.item())
+        assert losses[0] != pytest.approx(losses[1], rel=1e-6)
+
+
+def test_recorded_training_in_half_precision():
+    from test_unipixel_training_graphs import RECORDED, batch, step
+
+    model = small_model().cuda().bfloat16().train()
+    for seed in range(3):
+        inputs = on_gpu(batch(seed))
+        inputs["pixel_values_videos"] = inputs["pixel_values_videos"].bfloat16()
+        (losses, gradients), (expected, others) = step(model, RECORDED, inputs), step(model, PLAIN, inputs)
+        assert losses == pytest.approx(expected, rel=0.02, abs=2e-3)
+        assert gradients.keys() == others.keys()

@@ -12,12 +12,10 @@ from trl import SFTConfig
 
 from evqa.errors import DataError
 from evqa.training.optimizer import GROUPS
+from evqa.training.recomputing import RECOMPUTED, shares_of
 from evqa.training.tuning import LORA_TARGETS, MODULES, Tuning
 
 __all__ = ["RECOMPUTED", "DataArguments", "ModelArguments", "TrainingArguments"]
-
-#: Parts of the model whose activations can be recomputed in the backward pass instead of kept.
-RECOMPUTED = ("vision", "llm", "sam2_encoder", "sam2_tracker")
 
 #: Settings of TRL and transformers that this trainer would not heed -> their values when nobody sets them.
 _WITHOUT_EFFECT = {
@@ -121,7 +119,14 @@ class TrainingArguments(SFTConfig):
     )
     checkpoint_modules: list[str] = field(
         default_factory=lambda: ["vision", "llm", "sam2_encoder", "sam2_tracker"],
-        metadata={"help": f"Where gradient_checkpointing recomputes: any of {', '.join(RECOMPUTED)}."},
+        metadata={
+            "help": f"Where gradient_checkpointing recomputes: any of {', '.join(RECOMPUTED)}; llm:0.5 is every second "
+            "layer of that."
+        },
+    )
+    graph_tracking: bool = field(
+        default=False,
+        metadata={"help": "Track and compute the mask losses in CUDA graphs: fewer launches for more memory."},
     )
     log_masks: int = field(
         default=0, metadata={"help": "Draw the masks of so many entries at each evaluation, into output_dir/masks."}
@@ -158,8 +163,7 @@ class TrainingArguments(SFTConfig):
             )
         if self.save_dtype not in ("bfloat16", "float16", "float32"):
             raise DataError(f"save_dtype is bfloat16, float16 or float32, not {self.save_dtype!r}")
-        if unknown := sorted(set(self.checkpoint_modules) - set(RECOMPUTED)):
-            raise DataError(f"checkpoint_modules: {unknown} are none of {', '.join(RECOMPUTED)}")
+        shares_of(self.checkpoint_modules)
 
     def rates(self) -> dict[str, float]:
         """The learning rate of each group of parameters."""

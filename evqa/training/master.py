@@ -50,10 +50,12 @@ class MasterAdamW(torch.optim.Optimizer):
                 continue
             states = [self._state_of(p) for p in trained]
             copies = [state["master"] for state in states]
+            gradients = [torch.empty_like(copy) for copy in copies]
+            torch._foreach_copy_(gradients, [p.grad for p in trained])
             cuda = trained[0].is_cuda
             adamw(
                 copies,
-                [p.grad.to(torch.float32) for p in trained],
+                gradients,
                 [state["exp_avg"] for state in states],
                 [state["exp_avg_sq"] for state in states],
                 [],

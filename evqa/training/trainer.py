@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +32,17 @@ from evqa.errors import DataError
 from evqa.models.unipixel.losses_unipixel import TERMS
 from evqa.training.arguments import TrainingArguments
 from evqa.training.budget import ErrorBudget
-from evqa.training.fused import fuse_norms
+from evqa.training.fused import fuse_adapters, fuse_norms
 from evqa.training.loading import RankBatches, TrainingLoader, WithStandIns
 from evqa.training.master import MasterAdamW
 from evqa.training.models import TINY
 from evqa.training.optimizer import parameter_groups
+from evqa.training.recomputing import recompute_only
 from evqa.training.resuming import ResumableTrainer
 from evqa.training.sampler import MixtureSampler
 
-__all__ = ["UniPixelTrainer", "recompute_only"]
+__all__ = ["UniPixelTrainer"]
 
-#: Prefixes of module names, the longest first -> part of :data:`~evqa.training.arguments.RECOMPUTED`.
-_PARTS = (
-    ("model.visual", "vision"), ("model.language_model", "llm"), ("sam2.image_encoder", "sam2_encoder"),
-    ("sam2", "sam2_tracker"),
-)  # fmt: skip
 _LOSSES = ("lm_loss", *(f"{name}_loss" for name in TERMS))
 
 
@@ -100,7 +96,9 @@ class UniPixelTrainer(ResumableTrainer):
         self._check_saving()
         self.train_dataset = WithStandIns(mixture)
         self.unipixel.runtime.supervised_logits = True
+        self.unipixel.runtime.graph_tracking = args.graph_tracking
         fuse_norms(self.unipixel)
+        fuse_adapters(self.unipixel)
         self.add_callback(_Recomputing(self))
 
     def _check_saving(self) -> None:
@@ -277,15 +275,6 @@ class UniPixelTrainer(ResumableTrainer):
             finally:
                 model.runtime = runtime
                 model.train(was_training)
-
-
-def recompute_only(model: Any, parts: Collection[str]) -> None:
-    """Let a model that recomputes everywhere do so in these parts alone, out of ``arguments.RECOMPUTED``."""
-    for name, module in model.named_modules():
-        if getattr(module, "gradient_checkpointing", False):
-            part = next((part for prefix, part in _PARTS if name.startswith(prefix)), None)
-            if part is not None:
-                module.gradient_checkpointing = part in parts
 
 
 class _Recomputing(TrainerCallback):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FourierCode", "sine_code_1d", "sine_code_2d"]
+__all__ = ["FourierCode", "sine_code_1d", "sine_code_2d", "without_autocast"]
 
 
 class FourierCode(nn.Module):
@@ -36,9 +37,14 @@ class FourierCode(nn.Module):
 
     def forward(self, positions: Tensor) -> Tensor:
         """Float32 code ``[..., 2 features]`` of positions ``[..., dims]`` in 0 ... 1."""
-        with torch.autocast(positions.device.type, enabled=False):
+        with without_autocast(positions.device):
             angles = 2 * math.pi * ((2 * positions.float() - 1) @ self.positional_encoding_gaussian_matrix.float())
             return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager:
+    """No autocast on this device; without data (``meta``) there is none to switch off."""
+    return contextlib.nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def sine_code_2d(size: int, channels: int, device: torch.device) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from evqa.models.unipixel.graphs_unipixel import Recorder, kept_for, weights_key
-from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures, Tables
+from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures, Tables, rotated
 from evqa.models.unipixel.sam2_unipixel import Prediction, UniPixelSam2
 from evqa.models.unipixel.split_attention_unipixel import parts_for, split_attention
 from evqa.models.unipixel.tracking_unipixel import from_prompts, per_object, split_pointers
@@ -56,8 +56,7 @@ class FixedMemory:
         self.ages = torch.arange(config.max_object_pointers, 0, -1, device=like.device, dtype=torch.float32)
         self.slots = torch.arange(self.frames, device=like.device)
         head = width // config.memory_attention_heads
-        cos, sin = (table[:, ::2] for table in tables.rope)  # adjacent channels turn together
-        self.turn = torch.complex(cos, sin)[:, None]  # [h w, 1, head / 2]
+        self.turn = tables.turn[:, None]  # [h w, 1, head / 2]
         self.split_heads = (config.memory_attention_heads, head)
 
     def start(self, num_frames: int) -> None:
@@ -129,8 +128,7 @@ class FixedMemory:
 
     def _turned(self, x: Tensor) -> Tensor:
         """Rotary embedding of ``[..., h w, C]``, in float32."""
-        pairs = torch.view_as_complex(x.float().unflatten(-1, (self.split_heads[0], -1, 2)))
-        return torch.view_as_real(pairs * self.turn).flatten(-3).to(x.dtype)
+        return rotated(x.unflatten(-1, self.split_heads), self.turn).flatten(-2)
 
 
 def _known(bank: Tensor, count: int, dim: int) -> Tensor:

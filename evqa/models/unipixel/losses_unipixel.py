@@ -8,9 +8,11 @@ facebookresearch/sam2, set up as in UniPixel.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,11 +22,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from evqa.errors import DataError, MaskError
-from evqa.models.unipixel.encoding_unipixel import check_frames
+from evqa.models.unipixel.encoding_unipixel import check_frames, encode_clips
+from evqa.models.unipixel.sam2_blocks_unipixel import FrameFeatures
 from evqa.models.unipixel.sam2_unipixel import Prediction
-from evqa.models.unipixel.tracking_unipixel import track
+from evqa.models.unipixel.tracking_unipixel import Tracker, track
+from evqa.models.unipixel.training_graphs_unipixel import graphed_part, rounded_up
 
-__all__ = ["TERMS", "WEIGHTS", "UniPixelLosses", "frame_terms", "mean_object_counts", "supervised_loss"]
+__all__ = ["TERMS", "WEIGHTS", "UniPixelLosses", "clip_terms", "frame_terms", "mean_object_counts", "supervised_loss"]
+
+#: Of a sample: frames for SAM 2, prompts ``[objects, tokens, C]``, true masks ``[frames, objects, S, S]``.
+_Job = tuple[Tensor, Tensor, Tensor]
 
 #: Names of the terms and their weights in the sum.
 TERMS = ("focal", "dice", "iou", "presence")
@@ -44,7 +51,8 @@ def frame_terms(prediction: Prediction, targets: Tensor, *, recompute: bool = Tr
     """
     inputs = (prediction.masks, prediction.ious, prediction.scores, targets)
     if recompute and torch.is_grad_enabled() and prediction.masks.requires_grad:
-        return checkpoint(_terms, *inputs, use_reentrant=False)
+        # Without randomness there is none to restore, whose state cannot be had while a graph is recorded.
+        return checkpoint(_terms, *inputs, use_reentrant=False, preserve_rng_state=False)
     return _terms(*inputs)
 
 
@@ -71,6 +79,39 @@ def _terms(masks: Tensor, ious: Tensor, scores: Tensor, targets: Tensor) -> Tens
     present = truth[:, 0].any(-1).to(logits.dtype)  # [n]
     presence = F.binary_cross_entropy_with_logits(scores.float()[:, 0], present, reduction="none")
     return torch.stack([focal * present, dice * present, iou * present, presence], dim=-1)
+
+
+#: Objects and frames whose full-size logits exist at a time in :func:`clip_terms`: 7 MB a tensor and object at 768 px.
+_TOGETHER = 16
+
+
+def clip_terms(steps: Iterable[Prediction], targets: Iterable[Tensor], *, recompute: bool = True) -> Tensor:
+    """The four terms of every object in every frame of clips of one length, a few frames at a time.
+
+    Args:
+        steps: The prediction of each frame in turn, of ``n`` objects.
+        targets: For each frame what :func:`frame_terms` takes.
+        recompute: See :func:`frame_terms`.
+
+    Returns:
+        Float32 ``[frames, n, 4]``.
+    """
+    parts: list[Tensor] = []
+    waiting: list[tuple[Tensor, ...]] = []
+
+    def finish() -> None:
+        masks, ious, scores, target = (torch.cat(x) if len(x) > 1 else x[0] for x in zip(*waiting, strict=True))
+        terms = frame_terms(Prediction(masks, ious, scores, masks, scores), target, recompute=recompute)
+        parts.append(terms.unflatten(0, (len(waiting), -1)))
+        waiting.clear()
+
+    for prediction, target in zip(steps, targets, strict=True):
+        waiting.append((prediction.masks, prediction.ious, prediction.scores, target))
+        if (len(waiting) + 1) * len(target) > _TOGETHER:
+            finish()
+    if waiting:
+        finish()
+    return torch.cat(parts)
 
 
 #: Logits that exist at a time in :func:`supervised_loss`: 1,024 tokens of 152 thousand words, 0.6 GB in float32.
@@ -152,23 +193,21 @@ class UniPixelLosses:
             divisors = [max(count, 1) for count in counts]
         sums: list[Tensor | None] = [None] * len(jobs)
         found: dict[int, list[Prediction]] = {}
-        for length in sorted({len(job[0]) for job in jobs if job is not None}):
+        lengths = sorted({len(job[0]) for job in jobs if job is not None})
+        for length in lengths:
             samples = [i for i, job in enumerate(jobs) if job is not None and len(job[0]) == length]
-            prompts = torch.cat([jobs[i][1] for i in samples])
-            owner = [k for k, i in enumerate(samples) for _ in jobs[i][1]]
-            steps = track(
-                self.sam2, [jobs[i][0] for i in samples], owner, prompts, self.runtime,
-                batch_mode=self.config.sam2_batch_mode, keep_absent=True,
-            )  # fmt: skip
-            for t, prediction in enumerate(steps):
-                target = torch.cat([jobs[i][2][t].to(prompts.device, non_blocking=True) for i in samples])
-                terms = frame_terms(prediction, target, recompute=self.runtime.checkpoint_losses)
-                parts = terms.split([counts[i] for i in samples])
-                for i, part in zip(samples, parts, strict=True):
-                    sums[i] = part.sum(0) if sums[i] is None else sums[i] + part.sum(0)
+            mine = [jobs[i] for i in samples]
+            terms = None
+            if self.runtime.graph_tracking and len(lengths) == 1 and not output_masks:
+                terms = self._recorded_terms(mine)
+            if terms is None:
+                predictions: list[Prediction] | None = [] if output_masks else None
+                terms = self._terms(mine, predictions)
                 if output_masks:
-                    for i in samples:
-                        found.setdefault(i, []).append(_take(prediction, _range(owner, samples.index(i))))
+                    for i, objects in zip(samples, _ranges([counts[i] for i in samples]), strict=True):
+                        found[i] = [_take(prediction, objects) for prediction in predictions]
+            for i, part in zip(samples, terms.sum(0).split([counts[i] for i in samples]), strict=True):
+                sums[i] = part.sum(0)
         result.sample_losses = [
             None if total is None else total.to(device) / divisors[i] / len(jobs[i][0]) for i, total in enumerate(sums)
         ]
@@ -191,13 +230,54 @@ class UniPixelLosses:
                 ]
                 setattr(result, name, values)
 
-    def _mask_jobs(self, seg_tokens, frames, label_mask) -> list[tuple[Tensor, Tensor, Tensor] | None]:
+    def _terms(self, jobs: Sequence[_Job], predictions: list[Prediction] | None) -> Tensor:
+        """The terms of jobs of one length, ``[frames, objects, 4]``; predictions are added to the list."""
+        prompts, owner = torch.cat([job[1] for job in jobs]), [k for k, job in enumerate(jobs) for _ in job[1]]
+        steps = track(
+            self.sam2, [job[0] for job in jobs], owner, prompts, self.runtime, batch_mode=self.config.sam2_batch_mode,
+            keep_absent=True,
+        )  # fmt: skip
+
+        def watched() -> Iterator[Prediction]:
+            for prediction in steps:
+                if predictions is not None:
+                    predictions.append(prediction)
+                yield prediction
+
+        targets = (
+            torch.cat([job[2][t].to(prompts.device, non_blocking=True) for job in jobs]) for t in range(len(jobs[0][0]))
+        )
+        return clip_terms(watched(), targets, recompute=self.runtime.checkpoint_losses)
+
+    def _recorded_terms(self, jobs: Sequence[_Job]) -> Tensor | None:
+        """As :meth:`_terms`, tracking and losses replayed; ``None`` where that cannot be or is not worth while."""
+        sam2, runtime, frames = self.sam2, self.runtime, len(jobs[0][0])
+        if not torch.is_grad_enabled() or runtime.max_frames_in_flight is not None or self.config.sam2_batch_mode:
+            return None  # in batch mode frames are decoded together, with few kernels
+        like, objects = sam2.no_mem_embed, sum(len(job[1]) for job in jobs)
+        missing = rounded_up(objects) - objects  # places without an object, so that few shapes come up
+        prompts = torch.cat([job[1] for job in jobs]).to(like.device, like.dtype)
+        prompts = F.pad(prompts, (0, 0, 0, 0, 0, missing))
+        owner = torch.tensor([k for k, job in enumerate(jobs) for _ in job[1]] + [0] * missing)
+        owner = owner.to(like.device, non_blocking=True)
+        targets = torch.cat([job[2].to(like.device, non_blocking=True) > 0 for job in jobs], dim=1)
+        targets = F.pad(targets, (0, 0, 0, 0, 0, missing))
+        features = encode_clips(
+            sam2, [job[0] for job in jobs], 0, frames, runtime.encode_batch, like.device, like.dtype
+        )  # fmt: skip
+        inputs = (features.top, features.fine, features.middle, prompts, owner, targets)
+        tables = sam2.tables(like.device, like.dtype)
+        part = graphed_part(sam2, _tracked_terms, inputs, ("tracking",), without=["image_encoder"], keep=tables)
+        terms = _tracked_terms(sam2, *inputs) if part is None else part.replay(*inputs)
+        return terms[:, :objects]
+
+    def _mask_jobs(self, seg_tokens, frames, label_mask) -> list[_Job | None]:
         """Per sample its frames, prompts and true masks; ``None`` where it has no masks."""
         size, batch = self.config.sam2_image_size, len(seg_tokens)
         for name, given in (("frames", frames), ("label_mask", label_mask)):
             if len(given) != batch:
                 raise DataError(f"{name} has {len(given)} entries for a batch of {batch} samples")
-        jobs: list[tuple[Tensor, Tensor, Tensor] | None] = []
+        jobs: list[_Job | None] = []
         for i, (clip, masks, prompts) in enumerate(zip(frames, label_mask, seg_tokens, strict=True)):
             if masks is None:
                 jobs.append(None)
@@ -224,10 +304,43 @@ class UniPixelLosses:
         return jobs
 
 
-def _range(owner: list[int], sample: int) -> slice:
-    start = owner.index(sample)
-    return slice(start, start + owner.count(sample))
+def _ranges(counts: Sequence[int]) -> list[slice]:
+    ends = list(itertools.accumulate(counts))
+    return [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
 
 
 def _take(prediction: Prediction, objects: slice) -> Prediction:
     return Prediction(*(getattr(prediction, field.name)[objects] for field in dataclasses.fields(prediction)))
+
+
+def _tracked_terms(
+    sam2: Any, top: Tensor, fine: Tensor, middle: Tensor, prompts: Tensor, owner: Tensor, targets: Tensor
+) -> Tensor:
+    """Tracking and losses of a batch's clips as one function, ``[frames, objects, 4]``.
+
+    Args:
+        sam2: The model.
+        top, fine, middle: Features, ``[clips, frames, ...]``.
+        prompts: ``[objects, tokens, C]``.
+        owner: For each object the number of its clip, int64 ``[objects]``.
+        targets: Bool ``[frames, objects, S, S]``.
+    """
+    frames = top.shape[1]
+    tracker = Tracker(sam2, prompts, owner, frames, keep_absent=True)
+    with _kept_activations(sam2):
+        steps = (tracker.step(FrameFeatures(top[:, t], fine[:, t], middle[:, t])) for t in range(frames))
+        return clip_terms(steps, targets)
+
+
+@contextlib.contextmanager
+def _kept_activations(sam2: Any) -> Iterator[None]:
+    """Recompute nothing of the tracker: the state of the random numbers cannot be had while a graph is recorded."""
+    encoder = set(sam2.image_encoder.modules())
+    parts = [m for m in sam2.modules() if getattr(m, "gradient_checkpointing", False) and m not in encoder]
+    for part in parts:
+        part.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.gradient_checkpointing = True

@@ -35,7 +35,6 @@ from transformers.models.sam2_video.modeling_sam2_video import (
     Sam2VideoLayerNorm,
     Sam2VideoMaskDecoder,
     Sam2VideoMemoryEncoder,
-    rotate_pairwise,
 )
 
 from evqa.models.unipixel.codes_unipixel import FourierCode
@@ -50,6 +49,7 @@ __all__ = [
     "Mlp",
     "PromptEncoder",
     "Tables",
+    "rotated",
 ]
 
 
@@ -61,13 +61,13 @@ class Tables:
         image_code: Fourier code of the feature map for the mask decoder, ``[1, C, h, w]``.
         query_code: Sine code of the feature map for memory attention, ``[h w, C]``.
         memory_code: Sine code of a memory, ``[h w, m]``.
-        rope: Cosine and sine of the rotary embedding, float32 ``[h w, head]`` each.
+        turn: The rotary embedding, by which adjacent channels turn together: complex64 ``[h w, head / 2]``.
     """
 
     image_code: Tensor
     query_code: Tensor
     memory_code: Tensor
-    rope: tuple[Tensor, Tensor]
+    turn: Tensor
 
 
 @dataclasses.dataclass
@@ -116,14 +116,19 @@ class HieraAttention(Sam2MultiScaleAttention):
 class HieraBlock(Sam2MultiScaleBlock):
     """As its parent, with the stochastic depth that SAM 2 is trained with."""
 
-    def __init__(self, config: Sam2HieraDetConfig, stage_idx: int, block_idx: int, total_block_idx: int, drop: float):
+    def __init__(self, config: Sam2HieraDetConfig, stage_idx: int, block_idx: int, total_block_idx: int):
         super().__init__(config, stage_idx, block_idx, total_block_idx)
         heads = config.num_attention_heads_per_stage[stage_idx]
         self.attn = HieraAttention(config, self.dim, self.dim_out, heads, query_stride=self.query_stride)
-        self.drop = drop
 
-    def forward(self, hidden_states: Tensor, **kwargs) -> Tensor:
-        """``[n, y, x, in]`` to ``[n, y', x', out]``."""
+    def forward(self, hidden_states: Tensor, shares: Tensor | None = None, **kwargs) -> Tensor:
+        """``[n, y, x, in]`` to ``[n, y', x', out]``.
+
+        Args:
+            hidden_states: See above.
+            shares: What the block's two branches are multiplied by, ``[2, n, 1, 1, 1]``; ``None``: nothing.
+            **kwargs: Of no use; accepted as the parent does.
+        """
         residual = hidden_states
         hidden_states = self.layer_norm1(hidden_states)
         if self.dim != self.dim_out:
@@ -138,14 +143,11 @@ class HieraBlock(Sam2MultiScaleBlock):
                 window = window // self.query_stride[0]
                 padded = (height + -height % window, width + -width % window)
             hidden_states = window_unpartition(hidden_states, window, padded, (height, width))
-        hidden_states = residual + self._dropped(hidden_states)
-        return hidden_states + self._dropped(self.mlp(self.layer_norm2(hidden_states)))
-
-    def _dropped(self, branch: Tensor) -> Tensor:
-        if not self.training or self.drop == 0:
-            return branch
-        keep = torch.rand(len(branch), 1, 1, 1, device=branch.device) >= self.drop
-        return branch * (keep.to(branch.dtype) / (1 - self.drop))
+        if shares is None:
+            hidden_states = residual + hidden_states
+            return hidden_states + self.mlp(self.layer_norm2(hidden_states))
+        hidden_states = torch.addcmul(residual, hidden_states, shares[0])
+        return torch.addcmul(hidden_states, self.mlp(self.layer_norm2(hidden_states)), shares[1])
 
 
 class Hiera(Sam2HieraDetModel):
@@ -153,23 +155,31 @@ class Hiera(Sam2HieraDetModel):
 
     def __init__(self, config: Sam2HieraDetConfig, drop_path_rate: float):
         super().__init__(config)
-        drops = torch.linspace(0, drop_path_rate, sum(config.blocks_per_stage), device="cpu").tolist()
+        self.drop_path_rate = drop_path_rate
         places = [(stage, block) for stage, n in enumerate(config.blocks_per_stage) for block in range(n)]
-        self.blocks = nn.ModuleList(
-            HieraBlock(config, stage, block, i, drops[i]) for i, (stage, block) in enumerate(places)
-        )
+        self.blocks = nn.ModuleList(HieraBlock(config, stage, block, i) for i, (stage, block) in enumerate(places))
         self.post_init()
 
     def forward(self, pixel_values: Tensor) -> list[Tensor]:
         """``[n, 3, S, S]`` to four ``[n, S / 2**(2 + i), S / 2**(2 + i), channels]``."""
         hidden_states = self.patch_embed(pixel_values)
         hidden_states = hidden_states + self._get_pos_embed(hidden_states.shape[1:3])
+        shares = self._shares(hidden_states)
         stages = []
         for i, block in enumerate(self.blocks):
-            hidden_states = block(hidden_states)
+            hidden_states = block(hidden_states, None if shares is None else shares[i])
             if i in self.stage_ends:
                 stages.append(hidden_states)
         return stages
+
+    def _shares(self, x: Tensor) -> Tensor | None:
+        """Stochastic depth, drawn for all blocks at once: ``[blocks, 2, n, 1, 1, 1]``, 0 for a branch left out."""
+        if not self.training or self.drop_path_rate == 0:
+            return None
+        depth = len(self.blocks)
+        rates = torch.linspace(0, self.drop_path_rate, depth, device=x.device).view(-1, 1, 1, 1, 1, 1)
+        kept = torch.rand(depth, 2, len(x), 1, 1, 1, device=x.device) >= rates
+        return (kept / (1 - rates)).to(x.dtype)
 
 
 class ImageEncoder(Sam2VisionModel):
@@ -261,13 +271,13 @@ class RotaryAttention(nn.Module):
         self.v_proj = nn.Linear(key_dim, width)
         self.o_proj = nn.Linear(width, width)
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, turn: Tensor, unturned: int) -> Tensor:
         """Attend.
 
         Args:
             query: ``[n, h w, C]``.
             key, value: ``[n, frames * h w + unturned, key_dim]``.
-            rope: See :class:`Tables`.
+            turn: See :class:`Tables`.
             unturned: How many of the last keys have no place.
         """
         n, places = query.shape[:2]
@@ -276,9 +286,10 @@ class RotaryAttention(nn.Module):
             for projection, x in ((self.q_proj, query), (self.k_proj, key), (self.v_proj, value))
         )
         turned = key.shape[2] - unturned
-        query = self._turned(query, rope)
+        query = self._turned(query, turn)
         placed = key[:, :, :turned].unflatten(2, (-1, places))  # [n, heads, frames, h w, head]
-        key = torch.cat([self._turned(placed, rope).flatten(2, 3), key[:, :, turned:]], dim=2)
+        placed = self._turned(placed, turn).flatten(2, 3)
+        key = torch.cat([placed, key[:, :, turned:]], dim=2) if unturned else placed
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         out, _ = attend(
             self, query, key, value, attention_mask=None, scaling=self.scaling, is_causal=False,
@@ -286,11 +297,15 @@ class RotaryAttention(nn.Module):
         )  # fmt: skip
         return self.o_proj(out.reshape(n, places, -1))
 
-    def _turned(self, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = rope
-        wide = x.float()
-        turned = (wide * cos + rotate_pairwise(wide) * sin).to(x.dtype)
+    def _turned(self, x: Tensor, turn: Tensor) -> Tensor:
+        turned = rotated(x, turn)
         return turned.detach() if self.legacy_no_grad else turned
+
+
+def rotated(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotary embedding of ``[..., h w, head]`` in float32, in three passes over memory; see :class:`Tables`."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
 class MemoryAttentionLayer(GradientCheckpointingLayer):
@@ -306,13 +321,14 @@ class MemoryAttentionLayer(GradientCheckpointingLayer):
         self.layer_norm1, self.layer_norm2, self.layer_norm3 = (nn.LayerNorm(width) for _ in range(3))
         self.dropout, self.dropout1, self.dropout2, self.dropout3 = (nn.Dropout(dropout) for _ in range(4))
 
-    def forward(self, x: Tensor, memory: Tensor, code: Tensor, rope: tuple[Tensor, Tensor], unturned: int) -> Tensor:
-        """See :meth:`MemoryAttention.forward`."""
+    def forward(self, x: Tensor, memory: Tensor, keys: Tensor, turn: Tensor, unturned: int) -> Tensor:
+        """See :meth:`MemoryAttention.forward`; ``keys`` is memory plus code."""
         y = self.layer_norm1(x)
-        x = x + self.dropout1(self.self_attn(y, y, y, rope, 0))
+        x = x + self.dropout1(self.self_attn(y, y, y, turn, 0))
         y = self.layer_norm2(x)
-        x = x + self.dropout2(self.cross_attn_image(y, memory + code, memory, rope, unturned))
-        y = self.linear2(self.dropout(F.relu(self.linear1(self.layer_norm3(x)))))
+        x = x + self.dropout2(self.cross_attn_image(y, keys, memory, turn, unturned))
+        # Dropout before ReLU is the same as after it, and leaves one tensor for the backward pass instead of two.
+        y = self.linear2(F.relu(self.dropout(self.linear1(self.layer_norm3(x)))))
         return x + self.dropout3(y)
 
 
@@ -343,9 +359,9 @@ class MemoryAttention(nn.Module):
         Returns:
             ``[n, h w, C]``.
         """
-        x = features + 0.1 * tables.query_code
+        x, keys = features + 0.1 * tables.query_code, memory + code
         for layer in self.layers:
-            x = layer(x, memory, code, tables.rope, unturned)
+            x = layer(x, memory, keys, tables.turn, unturned)
         return self.layer_norm(x)
 
 

@@ -19,7 +19,7 @@ from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig, Sam2
 from transformers.models.sam2_video.configuration_sam2_video import Sam2VideoConfig, Sam2VideoMaskDecoderConfig
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMemoryFuserCXBlock
 
-from evqa.models.unipixel.codes_unipixel import FourierCode, sine_code_1d, sine_code_2d
+from evqa.models.unipixel.codes_unipixel import FourierCode, sine_code_1d, sine_code_2d, without_autocast
 from evqa.models.unipixel.configuration_unipixel import UniPixelSam2Config
 from evqa.models.unipixel.sam2_blocks_unipixel import (
     FrameFeatures,
@@ -122,7 +122,7 @@ class UniPixelSam2(PreTrainedModel):
         key = (device, dtype, matrix.data_ptr(), matrix._version)
         if key not in self._tables:
             config, size = self.config, self.config.feature_size
-            with torch.no_grad(), torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+            with torch.no_grad(), torch.inference_mode(False), without_autocast(device):
                 head = config.hidden_size // config.memory_attention_heads
                 frequencies = config.rope_theta ** -(
                     torch.arange(0, head, 4, device=device, dtype=torch.float32)[: head // 4] / head
@@ -130,13 +130,13 @@ class UniPixelSam2(PreTrainedModel):
                 place = torch.arange(size * size, device=device)
                 angles = torch.cat(
                     [(place % size)[:, None] * frequencies, (place // size)[:, None] * frequencies], dim=-1
-                ).repeat_interleave(2, dim=-1)
+                )
                 self._tables = {
                     key: Tables(
                         image_code=self.sam_prompt_encoder.image_code(size).to(device, dtype),
                         query_code=sine_code_2d(size, config.hidden_size, device).to(dtype),
                         memory_code=sine_code_2d(size, config.memory_dim, device).to(dtype),
-                        rope=(angles.cos(), angles.sin()),
+                        turn=torch.polar(torch.ones_like(angles), angles),
                     )
                 }
         return self._tables[key]

@@ -76,8 +76,9 @@ class Memory:
         # Row k - 1 of the table is for the frame k before this one, the last row for frame 0, whatever its age.
         rows = [config.num_maskmem - 1, *range(len(self.memories) - 1, -1, -1)]
         frame_codes = torch.stack([self.tables.memory_code + codes[row] for row in rows]).flatten(0, 1)
-        ages = torch.tensor([self.time, *range(len(pointers) - 1, 0, -1)], dtype=torch.float32)
-        ages = ages.to(first_pointer.device, non_blocking=True)
+        # Made on the device: nothing is waited for, and a recorded step can make them again.
+        ages = torch.arange(len(pointers), 0, -1, dtype=torch.float32, device=first_pointer.device)
+        ages[:1].fill_(self.time)
         split, pointer_codes = split_pointers(self.sam2, torch.stack(pointers, dim=1), ages / self.oldest)
         return Recalled(
             memory=torch.cat([*memories, split], dim=1),
