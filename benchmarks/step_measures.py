@@ -117,3 +117,18 @@ def chip_rate(size: int = 8192) -> float:
     end.record()
     torch.cuda.synchronize()
     return 30 * 2.0 * size**3 / (start.elapsed_time(end) / 1e3)
+
+
+def device_time(step: Any, file: Path, title: str) -> tuple[float, int]:
+    """Seconds that the kernels of a step take, and how many there are; a table of them is added to the file."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        step()
+        torch.cuda.synchronize()
+    averages = found.key_averages()
+    table = averages.table(sort_by="self_device_time_total", row_limit=70, max_name_column_width=110)
+    with file.open("a") as out:
+        out.write(f"{title}\n{table}\n")
+    kernels = [row for row in averages if row.self_device_time_total > 0]
+    return sum(row.self_device_time_total for row in kernels) / 1e6, sum(row.count for row in kernels)

@@ -35,7 +35,16 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import torch
-from step_measures import Parts, chip_rate, compile_layers, graph_memory, host_waits, pinned, to_device
+from step_measures import (
+    Parts,
+    chip_rate,
+    compile_layers,
+    device_time,
+    graph_memory,
+    host_waits,
+    pinned,
+    to_device,
+)
 
 from evqa.models.unipixel import UniPixelConfig, UniPixelForConditionalGeneration, UniPixelSam2Config
 from evqa.models.unipixel.runtime_unipixel import Runtime
@@ -175,6 +184,8 @@ def choose(way: str, peft: Any, args: argparse.Namespace) -> None:
     set_recomputing(model, chosen.recomputed)
     if way == "plain":
         model.runtime = Runtime.plain()
+        for module in peft.modules():
+            module.__dict__.pop("forward", None)  # what an earlier way has fused
     else:
         model.runtime = Runtime(supervised_logits=True, graph_tracking=chosen.graphs)
         fuse_norms(model)
@@ -244,13 +255,14 @@ def run(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> dict[str
         else:
             parts.seconds()
     waits = host_waits(step) if cuda and args.waits and not plain else None
+    busy = device_time(step, args.profiled, f"a step of {way}") if args.profiled and cuda else None
     parts.seconds()
     result = {
         "way": way, "seconds": statistics.median(times), "all": times,
         "parts": {name: statistics.median(f.get(name, 0.0) for f in found) for name in found[0]},
         "peak_gib": (torch.cuda.max_memory_allocated() + graph_memory()) / 2**30 if cuda else None,
         "loss": first, "losses": [float(loss) for loss in losses], "trained": sum(p.numel() for p in trained),
-        "waits": waits,
+        "waits": waits, "busy": busy,
     }  # fmt: skip
     restore()
     model.sam2.__dict__.pop("_kept", None)  # graphs and their memory
@@ -265,20 +277,6 @@ def loss_without_dropout(peft: Any, batch: dict[str, Any], context: Any, args: a
         loss = float(peft(**{n: to_device(v, args.device) for n, v in batch.items()}, use_cache=False).loss)
     peft.train()
     return loss
-
-
-def write_profile(way: str, peft: Any, args: argparse.Namespace, parts: Parts) -> None:
-    """The kernels of a few steps, by the time they take on the device."""
-    from torch.profiler import ProfilerActivity, profile
-
-    settings = argparse.Namespace(**{**vars(args), "warm": 1, "repeats": 1, "waits": False})
-    kinds = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if args.device == "cuda" else [])
-    with profile(activities=kinds, record_shapes=True) as found:
-        run(way, peft, settings, parts)
-    key = "self_device_time_total" if args.device == "cuda" else "self_cpu_time_total"
-    table = found.key_averages(group_by_input_shape=True).table(sort_by=key, row_limit=60, max_name_column_width=60)
-    plain = found.key_averages().table(sort_by=key, row_limit=60, max_name_column_width=80)
-    args.profile.write_text(f"two steps of {way}\n{plain}\n{table}\n")
 
 
 def count_operations(args: argparse.Namespace) -> float:
@@ -309,7 +307,7 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--waits", action="store_true", help="list where the host waits for the device")
     parser.add_argument("--operations", type=float, help="TFLOP of a step; counted when absent, which takes a minute")
-    parser.add_argument("--profile", type=Path, help="write the kernels of two steps of the first way there")
+    parser.add_argument("--profile", type=Path, help="add the kernels of a step of the last way to this file")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
@@ -332,7 +330,8 @@ def main() -> None:
     if rate:
         print(f"the chip: {rate / 1e12:.0f} TFLOP/s in a product of large bfloat16 matrices", flush=True)
     results = []
-    for way in args.ways:
+    for i, way in enumerate(args.ways):
+        args.profiled = args.profile if i == len(args.ways) - 1 else None
         try:
             result = run(way, peft, args, parts)
         except torch.OutOfMemoryError as error:
@@ -354,12 +353,12 @@ def main() -> None:
         print("  losses " + " ".join(f"{loss:.3f}" for loss in result["losses"]))
         order = (*named, "tracking, losses", "forward", "backward", "optimiser")
         print("  " + ", ".join(f"{part} {shown[part]:.3f}" for part in order if part in shown), flush=True)
+        if result["busy"]:
+            print(f"  {result['busy'][0]:.3f} s of kernels, {result['busy'][1]} of them")
         if result["waits"]:
             print(f"  the host waits {sum(result['waits'].values())} times: {result['waits']}")
         if args.json:
             args.json.write_text(json.dumps(results, indent=1))
-    if args.profile:
-        write_profile(args.ways[0], peft, args, parts)
 
 
 if __name__ == "__main__":
