@@ -58,7 +58,7 @@ class Parts:
 
 def graph_memory() -> int:
     """Bytes that graphs keep for themselves beside what torch calls allocated."""
-    own = [s for s in torch.cuda.memory_snapshot() if tuple(s["segment_pool_id"]) != (0, 0)]
+    own = [s for s in torch.cuda.memory_snapshot() if tuple(s.get("segment_pool_id", (0, 0))) != (0, 0)]
     return sum(segment["total_size"] - segment["allocated_size"] for segment in own)
 
 
