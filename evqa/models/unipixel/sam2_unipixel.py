@@ -2,7 +2,8 @@
 
 Ravi et al., "SAM 2: Segment Anything in Images and Videos", 2024. What drives SAM 2 in transformers is for inference
 with one object at a time, so :mod:`evqa.models.unipixel.tracking_unipixel` drives it instead. Its parts are in
-:mod:`evqa.models.unipixel.sam2_blocks_unipixel`; letters in shape comments are explained there.
+:mod:`evqa.models.unipixel.hiera_unipixel` and :mod:`evqa.models.unipixel.sam2_blocks_unipixel`; letters in shape
+comments are explained there.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoMemoryFu
 
 from evqa.models.unipixel.codes_unipixel import FourierCode, sine_code_1d, sine_code_2d, without_autocast
 from evqa.models.unipixel.configuration_unipixel import UniPixelSam2Config
+from evqa.models.unipixel.hiera_unipixel import ImageEncoder
 from evqa.models.unipixel.sam2_blocks_unipixel import (
     FrameFeatures,
-    ImageEncoder,
     MaskDecoder,
     MemoryAttention,
     MemoryEncoder,
