@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch.optim.adamw import adamw
 
+from evqa.training.sharded import local
+
 __all__ = ["MasterAdamW"]
 
 
@@ -48,10 +50,11 @@ class MasterAdamW(torch.optim.Optimizer):
             trained = [p for p in group["params"] if p.grad is not None]
             if not trained:
                 continue
-            states = [self._state_of(p) for p in trained]
+            # Each number for itself: where FSDP spreads the weights, a rank's own part of them is all that is needed.
+            states = [{name: local(value) for name, value in self._state_of(p).items()} for p in trained]
             copies = [state["master"] for state in states]
             gradients = [torch.empty_like(copy) for copy in copies]
-            torch._foreach_copy_(gradients, [p.grad for p in trained])
+            torch._foreach_copy_(gradients, [local(p.grad) for p in trained])
             cuda = trained[0].is_cuda
             adamw(
                 copies,
@@ -70,7 +73,7 @@ class MasterAdamW(torch.optim.Optimizer):
                 eps=group["eps"],
                 maximize=False,
             )
-            torch._foreach_copy_(trained, copies)
+            torch._foreach_copy_([local(p) for p in trained], copies)
         return loss
 
     def _state_of(self, parameter: torch.Tensor) -> dict[str, torch.Tensor]:

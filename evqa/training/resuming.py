@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy, rotate_checkpoints
 from trl import SFTTrainer
 
@@ -18,6 +18,7 @@ from evqa.errors import DataError, TrainingError
 from evqa.models.unipixel.checkpoints_unipixel import TRAINED_FILE, plain_name, put_trained, save_adapter
 from evqa.training import checkpoints
 from evqa.training.models import push_folder, save_final
+from evqa.training.sharded import put, spread_optimizer_state, whole_optimizer_state, whole_weights
 from evqa.training.tuning import plain_parameter_name
 
 __all__ = ["ADAPTER_FILE", "ResumableTrainer", "load_trained"]
@@ -161,6 +162,32 @@ class ResumableTrainer(SFTTrainer):
             self.state.best_model_checkpoint = str(output_dir / Path(best).name)
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """See ``Trainer``. FSDP's parts are brought together for it, of what is trained alone."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, state_dict=whole_weights(self.model, keep=self.args.should_save))
+        else:
+            super().save_model(output_dir, _internal_call)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """See ``Trainer``. With FSDP the same files as without; the parent would also write all weights once more."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole_optimizer_state(self.optimizer, keep=self.args.should_save)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """See ``Trainer``."""
+        if checkpoint is None or not self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True, mmap=True)
+        self.optimizer.load_state_dict(spread_optimizer_state(self.optimizer, state))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Write what was trained; the base is not copied into every checkpoint."""
         if not self.args.should_save:
@@ -178,7 +205,11 @@ class ResumableTrainer(SFTTrainer):
         """
         model = self.accelerator.unwrap_model(self.model)
         whole = self.args.merge_adapter or all(parameter.requires_grad for parameter in model.parameters())
-        state_dict = self.accelerator.get_state_dict(self.model_wrapped) if self._is_sharded else None
+        state_dict = None
+        if self.is_fsdp_enabled:
+            state_dict = whole_weights(self.model, keep=self.accelerator.is_main_process)
+        elif self._is_sharded:
+            state_dict = self.accelerator.get_state_dict(self.model_wrapped)
         if self.accelerator.is_main_process:
             save_final(
                 model, self.args.output_dir, self.processing_class, merge=whole, base=base,
@@ -197,9 +228,6 @@ class ResumableTrainer(SFTTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Put back what :meth:`_save` wrote."""
-        if self.is_fsdp_enabled:  # from the sharded weights beside it
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
         load_trained(self.accelerator.unwrap_model(self.model if model is None else model), resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
@@ -217,7 +245,7 @@ def load_trained(model: Any, folder: str | os.PathLike[str]) -> None:
     folder = Path(folder)
     is_peft = hasattr(model, "peft_config")
     weights = load_file(folder / TRAINED_FILE)
-    put_trained(model.get_base_model() if is_peft else model, weights, folder / TRAINED_FILE)
+    put_trained(model.get_base_model() if is_peft else model, weights, folder / TRAINED_FILE, put=put)
     found = {plain_name(name) for name in weights}
     lacking = [
         name
@@ -225,9 +253,19 @@ def load_trained(model: Any, folder: str | os.PathLike[str]) -> None:
         if parameter.requires_grad and ".lora_" not in name and plain_parameter_name(name) not in found
     ]
     if is_peft:
-        from peft import set_peft_model_state_dict
-
-        result = set_peft_model_state_dict(model, load_file(folder / ADAPTER_FILE))
-        lacking += [name for name in result.missing_keys if ".lora_" in name]
+        lacking += _load_adapter(model, load_file(folder / ADAPTER_FILE))
     if lacking:
         raise DataError(f"the checkpoint lacks {len(lacking)} weights that are trained: {lacking[:3]}", file=folder)
+
+
+def _load_adapter(model: Any, weights: dict[str, torch.Tensor]) -> list[str]:
+    """Put an adapter's weights, whole, into the active one of a model, spread or not; returns what lacks."""
+    lacking = []
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            saved = weights.get(name.replace(f".{model.active_adapter}.", "."))  # as PEFT writes it
+            if saved is None or saved.shape != parameter.shape:
+                lacking.append(name)
+            else:
+                put(parameter, saved)
+    return lacking

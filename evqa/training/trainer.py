@@ -40,6 +40,8 @@ from evqa.training.optimizer import parameter_groups
 from evqa.training.recomputing import recompute_only
 from evqa.training.resuming import ResumableTrainer
 from evqa.training.sampler import MixtureSampler
+from evqa.training.sharded import GradientsOnAllRanks, touched, with_whole_weights
+from evqa.training.tuning import plain_parameter_name
 
 __all__ = ["UniPixelTrainer"]
 
@@ -85,8 +87,11 @@ class UniPixelTrainer(ResumableTrainer):
         self.budget = ErrorBudget(**mixture.config.errors, log=Path(args.output_dir) / "failed_samples.jsonl")
         self._sums: dict[str, torch.Tensor] = {}
         self._steps_summed = 0
+        self._on_all_ranks: Callable[[torch.Tensor], torch.Tensor] | None = None
         # The parent takes tables of `datasets` only; it looks at the first row and never reads this one again.
         stand_in = Dataset.from_dict({"sample": [0]})
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = True  # no batch uses everything, and ranks use different things
         if evaluation is not None and kwargs.get("eval_dataset") is None:
             kwargs["eval_dataset"] = stand_in
         super().__init__(
@@ -108,6 +113,8 @@ class UniPixelTrainer(ResumableTrainer):
             raise DataError(f"{TINY} is made on the spot: a part of it could not be loaded again; set merge_adapter")
         if self.args.merge_adapter and self._is_sharded and hasattr(self.model, "peft_config"):
             raise DataError("merge_adapter: FSDP and ZeRO-3 spread the base; train without it and merge afterwards")
+        if self.is_fsdp_enabled and not self.accelerator.is_fsdp2:
+            raise DataError("fsdp_version must be 2: checkpoints and evaluation do not know the first one")
 
     @property
     def unipixel(self) -> Any:
@@ -161,6 +168,7 @@ class UniPixelTrainer(ResumableTrainer):
             batches.append(batch)
         if not batches:
             return batches, None
+        self._forget_old_gradients()
         reports = [batch.pop("report") for batch in batches]
         self._count_failures(reports)
         counts = [float(sum(report[name] for report in reports)) for name in ("tokens", "masks")]
@@ -194,8 +202,30 @@ class UniPixelTrainer(ResumableTrainer):
                 self._add(name, term.detach())
         if outputs.correct_tokens is not None:
             self._add("token_accuracy", outputs.correct_tokens / num_items_in_batch[0])
-        loss = outputs.loss * self.accelerator.num_processes
+        loss = self._with_gradients_on_all_ranks(outputs.loss * self.accelerator.num_processes)
         return (loss, outputs) if return_outputs else loss
+
+    def _with_gradients_on_all_ranks(self, loss: torch.Tensor) -> torch.Tensor:
+        """Ranks use different modules in a step. DDP can find that out; FSDP and DeepSpeed must not notice."""
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        sorts_out = plugin.zero_stage == 3 if plugin is not None else not self.is_fsdp_enabled
+        if self.accelerator.num_processes == 1 or sorts_out:
+            return loss
+        if self._on_all_ranks is None and self.is_fsdp_enabled:
+            self._on_all_ranks = GradientsOnAllRanks(self.model)
+        elif self._on_all_ranks is None:
+            # The layers of vision tower and language model are used by all ranks or by none.
+            named = ((plain_parameter_name(name), p) for name, p in self.model.named_parameters() if p.requires_grad)
+            own = [p for name, p in named if not name.startswith(("model.", "lm_head."))]
+            self._on_all_ranks = lambda loss: touched(loss, own) if own else loss
+        return self._on_all_ranks(loss)
+
+    def _forget_old_gradients(self) -> None:
+        """ZeRO-3 overwrites the gradients of what is used; what a step leaves out would be moved by its last ones."""
+        if self.is_deepspeed_enabled:
+            buffer = getattr(self.model_wrapped.optimizer, "grad_partitions_flat_buffer", None)
+            if buffer is not None:
+                buffer.zero_()
 
     def _add(self, name: str, value: torch.Tensor) -> None:
         """Sum up what is logged on the device, without waiting for it."""
@@ -266,7 +296,11 @@ class UniPixelTrainer(ResumableTrainer):
         """The model as it is now, whole and ready to ``generate``, in the precision that it is trained in."""
         model, was_training = self.unipixel, self.unipixel.training
         runtime = model.runtime
-        with unwrap_model_for_generation(self.model_wrapped, self.accelerator), self.accelerator.autocast():
+        whole: contextlib.AbstractContextManager = contextlib.nullcontext()
+        if self.is_fsdp_enabled and self.model_wrapped is self.model:
+            plugin = self.accelerator.state.fsdp_plugin
+            whole = with_whole_weights(self.model, reshard=bool(plugin.reshard_after_forward))
+        with whole, unwrap_model_for_generation(self.model_wrapped, self.accelerator), self.accelerator.autocast():
             # A recorded graph would go on using the half-precision copies that autocast made of earlier weights.
             model.runtime = dataclasses.replace(runtime, fixed_steps=False, supervised_logits=False)
             model.eval()

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -169,8 +169,16 @@ def plain_name(name: str) -> str:
 
 
 @torch.no_grad()
-def put_trained(model: Any, weights: dict[str, torch.Tensor], source: Any) -> None:
+def put_trained(
+    model: Any, weights: dict[str, torch.Tensor], source: Any, *, put: Callable[[Any, Any], Any] = torch.Tensor.copy_
+) -> None:
     """Put trained modules into a model.
+
+    Args:
+        model: UniPixel.
+        weights: By name.
+        source: For messages.
+        put: Fills the first tensor, which is the model's, from the second.
 
     Raises:
         DataError: A weight that the model does not have, or of another shape; names them.
@@ -186,7 +194,7 @@ def put_trained(model: Any, weights: dict[str, torch.Tensor], source: Any) -> No
             file=source,
         )
     for name, tensor in given.items():
-        own[name].copy_(tensor)
+        put(own[name], tensor)
 
 
 def save_adapter(

@@ -144,7 +144,8 @@ class UniPixelSam2(PreTrainedModel):
 
     # ---------------------------------------------------------------------------------- one frame
     def forward(self, do: str, *args: Any, **kwargs: Any) -> Any:
-        """Call ``encode``, ``decode``, ``remember`` or ``attend``.
+        """Call one of ``encode``, ``decode``, ``remember``, ``attend``, ``without_memory``, ``frame_codes``,
+        ``pointer_code``: all that needs weights.
 
         What wraps modules to bring their weights (FSDP, offloading by accelerate) does so when ``forward`` is called.
         """
@@ -191,6 +192,14 @@ class UniPixelSam2(PreTrainedModel):
         token = tokens.take_along_dim(best[..., None], dim=1)[:, 0]
         pointer = torch.where(present, self.obj_ptr_proj(token), self.no_obj_ptr)
         return Prediction(masks, ious, scores, mask, pointer)
+
+    def without_memory(self, top: Tensor) -> Tensor:
+        """A frame's features ``[n, C, h, w]`` where there is no memory to condition them on."""
+        return top + self.no_mem_embed.view(1, -1, 1, 1)
+
+    def frame_codes(self) -> Tensor:
+        """Codes of how long ago a frame was, ``[num_maskmem, m]``; a copy, since weights may go after the call."""
+        return self.maskmem_tpos_enc[:, 0, 0].clone()
 
     def attend(self, top: Tensor, memory: Tensor, code: Tensor, tables: Tables, unturned: int) -> Tensor:
         """A frame's features ``[n, C, h, w]`` conditioned on memory; see :class:`MemoryAttention`."""

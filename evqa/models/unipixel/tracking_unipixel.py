@@ -70,7 +70,7 @@ class Memory:
 
     def read(self) -> Recalled:
         """What the next frame attends to. There must have been a first frame."""
-        config, codes = self.sam2.config, self.sam2.maskmem_tpos_enc[:, 0, 0]  # [num_maskmem, m]
+        config, codes = self.sam2.config, self.sam2("frame_codes")  # [num_maskmem, m]
         first_memory, first_pointer = self.first
         memories, pointers = [first_memory, *self.memories], [first_pointer, *self.pointers]
         # Row k - 1 of the table is for the frame k before this one, the last row for frame 0, whatever its age.
@@ -100,7 +100,7 @@ def split_pointers(sam2: UniPixelSam2, pointers: Tensor, ages: Tensor) -> tuple[
     """
     width = sam2.config.memory_dim
     parts = pointers.shape[-1] // width
-    codes = sam2.pointer_code(ages).repeat_interleave(parts, dim=0)
+    codes = sam2("pointer_code", ages).repeat_interleave(parts, dim=0)
     return pointers.unflatten(-1, (parts, width)).flatten(1, 2), codes
 
 
@@ -153,7 +153,7 @@ def from_prompts(
     sam2: UniPixelSam2, frame: FrameFeatures, prompts: Tensor, tables: Tables, keep_absent: bool
 ) -> Prediction:
     """A frame from the prompts alone."""
-    features = frame.top + sam2.no_mem_embed.view(1, -1, 1, 1)
+    features = sam2("without_memory", frame.top)
     return sam2("decode", features, frame, prompts, tables, keep_absent=keep_absent)
 
 
