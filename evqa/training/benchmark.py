@@ -68,7 +68,9 @@ def _answer(
     clips = inputs.clips
     inputs = inputs.to(model.device)
     inputs.clips = clips
-    output = model.generate(**inputs, mask_format="rle", max_new_tokens=max_new_tokens, do_sample=False)
+    # Each rank for itself: it holds all weights while it answers, and has another number of entries than others.
+    alone = {"synced_gpus": False}
+    output = model.generate(**inputs, mask_format="rle", max_new_tokens=max_new_tokens, do_sample=False, **alone)
     out = []
     for (row, _), clip, said in zip(waiting, clips, processor.post_process(output, inputs), strict=True):
         parsed = parse_generation(said.text, row["candidates"], duration=clip.duration)

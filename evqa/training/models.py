@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,35 @@ def load_model(arguments: ModelArguments, *, seed: int = 0) -> tuple[Any, Any]:
     dtype = getattr(torch, arguments.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise DataError(f"dtype is bfloat16, float32 or float16, not {arguments.dtype!r}")
+    with _whole_on_every_rank():
+        model, processor = _read(arguments, seed, dtype)
+    tuning = arguments.tuning()
+    torch.manual_seed(seed)  # new adapters, the same on every rank
+    model = prepare_for_training(model, tuning)
+    return model, processor
+
+
+@contextlib.contextmanager
+def _whole_on_every_rank() -> Iterator[None]:
+    """Under ZeRO-3 transformers makes models in parts, whose values cannot be read while they are made; ours are read.
+
+    DeepSpeed spreads the model later.
+    """
+    from transformers.integrations import deepspeed
+
+    config = deepspeed._hf_deepspeed_config_weak_ref and deepspeed._hf_deepspeed_config_weak_ref()
+    if config is None:
+        yield
+        return
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed.set_hf_deepspeed_config(config)
+
+
+def _read(arguments: ModelArguments, seed: int, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The model as it is, and its processor."""
     if arguments.model_name_or_path == TINY:
         from evqa.models.unipixel import tiny
 
@@ -55,9 +85,6 @@ def load_model(arguments: ModelArguments, *, seed: int = 0) -> tuple[Any, Any]:
         model = UniPixelForConditionalGeneration.from_pretrained(arguments.model_name_or_path, **options)
         processor = UniPixelProcessor.from_pretrained(arguments.model_name_or_path)
         processor.sam_image_size = model.config.sam2_image_size
-    tuning = arguments.tuning()
-    torch.manual_seed(seed)  # new adapters, the same on every rank
-    model = prepare_for_training(model, tuning)
     return model, processor
 
 
