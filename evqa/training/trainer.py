@@ -101,7 +101,8 @@ class UniPixelTrainer(ResumableTrainer):
         self._check_saving()
         self.train_dataset = WithStandIns(mixture)
         self.unipixel.runtime.supervised_logits = True
-        self.unipixel.runtime.graph_tracking = args.graph_tracking
+        # A graph remembers where weights lie, and weights that are gathered for a step lie elsewhere in the next one.
+        self.unipixel.runtime.graph_tracking = args.graph_tracking and not self._is_sharded
         fuse_norms(self.unipixel)
         fuse_adapters(self.unipixel)
         self.add_callback(_Recomputing(self))
