@@ -64,7 +64,8 @@ def child(way: str, out: Path, args: argparse.Namespace) -> None:
     spec = importlib.util.spec_from_file_location("sft", ROOT / "recipes" / "sft.py")
     sft = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sft)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    if not args.true_size and hasattr(torch.backends.cudnn, "conv"):
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # --tf32 false leaves convolutions as they are
     cuda = torch.cuda.is_available() and not args.cpu
     times: list[float] = []
 

@@ -24,7 +24,10 @@ from evqa.training.sharded import local, put, touched
 
 CHILD = Path(__file__).with_name("child_train.py")
 ROOT = CHILD.parents[1]
-PATHS = {"PYTHONPATH": os.pathsep.join([str(CHILD.parent), str(ROOT)]), "OMP_NUM_THREADS": "1"}
+PATHS = {
+    "PYTHONPATH": os.pathsep.join(filter(None, [str(CHILD.parent), str(ROOT), os.environ.get("PYTHONPATH")])),
+    "OMP_NUM_THREADS": "1",
+}
 
 
 @pytest.fixture(autouse=True)
