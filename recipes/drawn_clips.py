@@ -25,10 +25,8 @@ from evqa.training.conversations import converse
 from evqa.training.sharing import share_clip
 from evqa.video.info import VideoInfo
 
-sys.path.insert(
-    0, str(Path(__file__).resolve().parents[1] / "dataset_scripts" / "st_evidence" / "sample")
-)
-import make_training  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "dataset_scripts" / "st_evidence" / "sample"))
+import make_training
 
 HEIGHT, WIDTH = 216, 384  # of a clip's file; what is drawn here is two thirds of it
 #: Fewer pixels of an object than this, of 216 x 384, are no mask (make_training's own limit).

@@ -35,7 +35,7 @@ TEMPLATES = Path(__file__).resolve().parent / "configs" / "templates" / "benchma
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--out", type=Path, required=True)
-parser.add_argument("--work", type=Path, default=Path("/tmp/tiny_shapes"), help="where clips go until they are taken in")
+parser.add_argument("--work", type=Path, default=Path("/tmp/tiny_shapes"), help="where clips wait to be taken in")
 parser.add_argument("--clips", type=int, default=6000, help="most clips that are drawn: 9 MB of device memory each")
 parser.add_argument("--first", type=int, default=400, help="training begins with so many clips; the rest come later")
 parser.add_argument("--held-out", type=int, default=18, help="clips that are answered in the end and never trained on")

@@ -16,7 +16,11 @@ from evqa.training.collator import UniPixelCollator
 from evqa.training.loading import Loaded
 from evqa.training.sharing import PADDING_BRANCH, branch_columns, share_clip
 
-QUESTIONS = [("Which?", "Answer: B. Spatial Evidence: <|seg|>."), ("How many times is it seen?", "Two."), ("Who?", "A.")]
+QUESTIONS = [
+    ("Which?", "Answer: B. Spatial Evidence: <|seg|>."),
+    ("How many times is it seen?", "Two."),
+    ("Who?", "A."),
+]
 
 
 @pytest.fixture(scope="module")

@@ -66,8 +66,8 @@ def step(parts):
 def test_the_step_has_the_losses_of_the_model(parts, step):
     from evqa.models.unipixel.sequence_unipixel import HostInputs
 
-    _, _, model, _, world, _ = parts
-    own, batch = make_batch(parts, step)
+    _, _, model, *_ = parts
+    _, batch = make_batch(parts, step)
     size = model.config.sam2_image_size
     with torch.no_grad():
         loss, (lm, dice, presence, accuracy) = step.losses(60, batch)
@@ -140,11 +140,13 @@ def test_moving_a_clip_moves_its_masks_along(parts):
     torch.manual_seed(3)
     moved, where = shapes_step.shifted(frames, seen, 8)
     assert not torch.equal(moved, frames)
-    assert moved.shape == frames.shape and where.shape == seen.shape
+    assert moved.shape == frames.shape
+    assert where.shape == seen.shape
     for clip in range(2):
         y, x = (torch.nonzero(moved[clip, 0, 0] == 200).float().mean(0) / torch.tensor([144.0, 256.0])).tolist()
         v, u = (torch.nonzero(where[clip, 0] == 7).float().mean(0) / 192).tolist()
-        assert abs(y - v) < 0.01 and abs(x - u) < 0.01
+        assert abs(y - v) < 0.01
+        assert abs(x - u) < 0.01
 
 
 def test_letters_are_learnt_from_words_alone(parts):

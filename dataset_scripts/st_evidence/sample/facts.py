@@ -61,7 +61,7 @@ class Facts:
         before: ``{object: [{name: pixels} per frame]}``: who is seen where it is (itself, others, ``""`` scenery).
         centre: ``{object: {frame: x of the visible pixels' centre}}``.
         pictures: uint8 ``[frames, height, width, 3]``, if they were asked for.
-        owners: Likewise: uint8 ``[frames, HEIGHT, WIDTH]``, the place of the visible object in ``scene.names`` plus one.
+        owners: Likewise: uint8 ``[frames, HEIGHT, WIDTH]``, the place in ``scene.names`` of who is seen, plus one.
     """
 
     def __init__(self, scene: Scene, *, pictures: tuple[int, int] | None = None):

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from evqa.errors import DataError, MaskError
 
-__all__ = ["HostInputs", "branch_mask", "check_prompts", "index_targets", "placeholder_runs", "pool_masks", "rope_positions"]
+__all__ = [
+    "HostInputs",
+    "branch_mask",
+    "check_prompts",
+    "index_targets",
+    "placeholder_runs",
+    "pool_masks",
+    "rope_positions",
+]
 
 
 @dataclasses.dataclass(frozen=True)
