@@ -8,6 +8,7 @@ import concurrent.futures
 import functools
 import json
 import random
+import re
 import sys
 import threading
 from pathlib import Path
@@ -28,6 +29,8 @@ from evqa.video.info import VideoInfo
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "dataset_scripts" / "st_evidence" / "sample"))
 import make_training
 
+#: How questions begin whose answers depend on where a clip's middle is.
+HALF = "In which half"
 HEIGHT, WIDTH = 216, 384  # of a clip's file; what is drawn here is two thirds of it
 #: Fewer pixels of an object than this, of 216 x 384, are no mask (make_training's own limit).
 LEAST_PIXELS = 12
@@ -121,6 +124,33 @@ def draws(world: World, batch: int, seed: int):
         number += batch
 
 
+_SPAN = re.compile(r"\[(\d+\.\d), (\d+\.\d)\]")
+
+
+def shifts(entries: list[dict]) -> list[int]:
+    """By how many frames a clip may begin later (or earlier, below 0) without losing anything that happens in it."""
+    fps, frames = entries[0]["fps"], entries[0]["num_frames"]
+    times = [[round(float(t) * fps) for t in span] for span in _SPAN.findall(entries[0]["rationale"])]
+    times += [[round(t * fps) for t in span] for entry in entries for span in entry["segments"]]
+    first = min((start for start, _ in times if start > 0), default=frames)
+    last = max((end for _, end in times if end < frames), default=0)
+    return list(range(-min(6, max(0, first - 1)), min(6, max(0, frames - 1 - last)) + 1))
+
+
+def shifted_entry(entry: dict, later: int) -> dict:
+    """The question about a clip that begins so many frames later: what is on at its ends stays on."""
+    fps, frames = entry["fps"], entry["num_frames"]
+
+    def moved(start: float, end: float) -> list[float]:
+        first, last = round(start * fps), round(end * fps)
+        return [(first + later if first > 0 else 0) / fps, (last + later if last < frames else frames) / fps]
+
+    told = json.loads(entry["metadata"])
+    text = _SPAN.sub(lambda found: "[{:.1f}, {:.1f}]".format(*moved(*map(float, found.groups()))), told["rationale"])
+    segments = [moved(*span) for span in entry["segments"]]
+    return {**entry, "segments": segments, "metadata": json.dumps({**told, "rationale": text})}
+
+
 class ClipRows(Dataset):
     """``rows[name, number]``: questions about a clip in one row, drawn by the number; without pixels.
 
@@ -131,11 +161,12 @@ class ClipRows(Dataset):
         tracked: Frames that SAM 2 sees of each clip.
         questions: Questions of each clip.
         seed: Of what is drawn.
+        shift: Let clips begin earlier or later, standing still at the ends, so that times cannot be known by heart.
     """
 
-    def __init__(self, work: Path, processor, templates, tracked: int, questions: int, seed: int):
+    def __init__(self, work: Path, processor, templates, tracked: int, questions: int, seed: int, shift: bool = True):
         self.work, self.processor, self.templates = work, processor, templates
-        self.tracked, self.questions, self.seed = tracked, questions, seed
+        self.tracked, self.questions, self.seed, self.shift = tracked, questions, seed, shift
         self.last = processor.tokenizer.convert_tokens_to_ids("<|vision_end|>")
         self.told = functools.lru_cache(4096)(self._told)
         self.clip = functools.lru_cache(8)(self._clip)
@@ -148,6 +179,10 @@ class ClipRows(Dataset):
         name, number = place
         rng, entries = random.Random(f"{self.seed}/{number}"), self.told(name)
         frames = entries[0]["num_frames"]
+        lasting = [entry for entry in entries if not entry["question"].startswith(HALF)]
+        later = rng.choice(shifts(entries)) if self.shift and lasting else 0
+        if later:
+            entries = [shifted_entry(entry, later) for entry in lasting]
         tracked = sorted(rng.sample(range(frames), self.tracked))
         letter = self._encode(frames, entries[0]["fps"], self._letter(rng.choice(entries), rng))
         beginning = letter["input_ids"].index(self.last) + 1
@@ -165,7 +200,10 @@ class ClipRows(Dataset):
             own["labels"] = letter["labels"][:beginning] + own["labels"][tail:]
             samples.append(own)
             regions.append(entry["regions"])
-        return share_clip(samples, self.last) | {"clip": name, "tracked": tracked, "regions": regions}
+        shown = [min(max(frame - later, 0), frames - 1) for frame in range(frames)]
+        return share_clip(samples, self.last) | {
+            "clip": name, "shown": shown, "tracked": tracked, "regions": regions,
+        }  # fmt: skip
 
     def _letter(self, entry: dict, rng: random.Random) -> list[dict]:
         """The answer is told; which letter is it? That is learnt sooner where nothing has to be seen for it."""
@@ -199,12 +237,16 @@ class ClipRows(Dataset):
 class Collator(UniPixelCollator):
     """Rows of :class:`ClipRows` to tensors of fixed shapes: what a step reads, but for the pixels.
 
-    See ``shapes_step.Batch``; besides ``clips``, their names, ``tracked`` int64 ``[B, T]``, and ``regions``, bool
+    See ``shapes_step.Batch``; besides ``clips``, their names, ``shown`` int64 ``[B, frames]``, which of a clip's frames
+    are shown when, ``tracked`` int64 ``[B, T]``, which of those SAM 2 sees, and ``regions``, bool
     ``[B, 64, Q]``: which objects of a clip are the evidence of which question.
     """
 
     #: Room for labelled tokens, a row.
     ROOM = 1024
+    #: What the right letter counts, and what the words of the right option count, where any other token counts 1. They
+    #: are a hundredth of the tokens; without this nothing is learnt of them while times are still being learnt.
+    LETTER, OPTION = 10.0, 3.0
 
     def __call__(self, rows: list[dict]) -> dict:
         """See the class."""
@@ -223,11 +265,27 @@ class Collator(UniPixelCollator):
                 regions[row, objects, k] = True
         return {
             "ids": ids, "labels": batch["labels"], "branches": batch["branches"], "positions": batch["position_ids"],
-            "label_positions": places, "tokens": torch.tensor(float(len(found))),
+            "label_positions": places, "tokens": torch.tensor(float(len(found))), "weights": self._weights(ids, places),
             "seg_places": torch.cat([row * ids.shape[1] + own for row, own in enumerate(seg)]),
             "clips": [row["clip"] for row in rows], "tracked": torch.tensor([row["tracked"] for row in rows]),
-            "regions": regions,
+            "regions": regions, "shown": torch.tensor([row["shown"] for row in rows]),
         }  # fmt: skip
 
+    def _weights(self, ids: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """What each labelled token counts: float ``[N]``."""
+        name = self.processor.tokenizer.convert_tokens_to_ids
+        shows, answer, colon = name(["Ġshows", "ĠAnswer", ":"])
+        letters = set(name([f"Ġ{letter}" for letter in LETTERS]))
+        flat, weights, inside, before = ids.flatten().tolist(), [], False, None
+        for place in places.tolist():
+            token = flat[place + 1]
+            inside = (inside or before == shows) and token != answer
+            is_letter = token in letters and before == colon
+            weights.append(self.LETTER if is_letter else self.OPTION if inside else 1.0)
+            before = token
+        return torch.tensor(weights)
+
     def _encode(self, place):
-        return {name: value for name, value in place.sample.items() if name not in ("clip", "tracked", "regions")}
+        return {
+            name: value for name, value in place.sample.items() if name not in ("clip", "shown", "tracked", "regions")
+        }

@@ -10,10 +10,11 @@ import dataclasses
 import torch
 from drawn_clips import World
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 
 from evqa.models.unipixel.encoding_unipixel import prepare_frames
-from evqa.models.unipixel.losses_unipixel import WEIGHTS, frame_terms, supervised_loss
+from evqa.models.unipixel.losses_unipixel import WEIGHTS, frame_terms
 from evqa.models.unipixel.media_unipixel import Geometry, patchify
 from evqa.models.unipixel.sequence_unipixel import branch_mask
 from evqa.models.unipixel.tracking_unipixel import from_prompts
@@ -29,6 +30,7 @@ class Batch:
         label_positions: int64 ``[N]``, where in the flattened batch a labelled token is predicted; filled up with a
             place that predicts nothing.
         tokens: float ``[]``: how many of these count.
+        weights: float ``[N]``: what each of them counts.
         seg_places: int64 ``[B Q]``, where in the flattened batch ``<|seg|>`` is predicted.
         patches: ``[patches, 3 * 2 * 12 * 12]``.
         frames: ``[B T, 3, S, S]``, normalised.
@@ -41,6 +43,7 @@ class Batch:
     positions: Tensor
     label_positions: Tensor
     tokens: Tensor
+    weights: Tensor
     seg_places: Tensor
     patches: Tensor
     frames: Tensor
@@ -136,7 +139,7 @@ class Step:
                 inputs_embeds=embeds, attention_mask=branch_mask(batch.branches), position_ids=batch.positions,
                 use_cache=False,
             ).last_hidden_state  # fmt: skip
-        lm, right = supervised_loss(model.lm_head, hidden, batch.labels, batch.label_positions, batch.tokens)
+        lm, right = self._words(hidden, batch)
         prompts = model.seg_prompts(kept[0].flatten(0, 1).index_select(0, batch.seg_places))
         sam2 = model.sam2
         features = sam2("encode", batch.frames).map(lambda level: level.index_select(0, self.places))
@@ -146,6 +149,14 @@ class Step:
         masks = frame_terms(found, batch.masks, recompute=False).mean(0)
         loss = lm + self.mask_weight * sum(weight * term for weight, term in zip(WEIGHTS, masks, strict=True))
         return loss, torch.stack([lm.detach(), masks[1].detach(), masks[3].detach(), right / batch.tokens])
+
+    def _words(self, hidden: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The weighted mean cross-entropy of the labelled tokens, and how many are the likeliest ones."""
+        following = F.pad(batch.labels, (0, 1), value=-100)[:, 1:].flatten().index_select(0, batch.label_positions)
+        logits = self.model.lm_head(hidden.flatten(0, 1).index_select(0, batch.label_positions)).float()
+        each = F.cross_entropy(logits, following, reduction="none")
+        counted = batch.weights * (following != -100)
+        return (each * counted).sum() / counted.sum(), (logits.detach().argmax(-1) == following).sum()
 
     def _video_places(self, length: int, batch: Batch) -> Tensor:
         if length not in self.video_places:  # the same in every batch: clips of one length begin each row
@@ -173,9 +184,9 @@ def to_device(collated: dict, world: World, geometry: Geometry, size: tuple[int,
 
     clips = collated["clips"]
     places = torch.arange(len(clips), device=device)[:, None]
-    tracked = sent(collated["tracked"])  # [B, T]
-    frames = torch.stack([world.frames[name] for name in clips])  # [B, frames, 3, h, w]
-    seen = torch.stack([world.owners[name] for name in clips])[places, tracked]  # [B, T, S, S]
+    tracked, shown = sent(collated["tracked"]), sent(collated["shown"])  # [B, T], [B, frames]
+    frames = torch.stack([world.frames[name] for name in clips])[places, shown]  # [B, frames, 3, h, w]
+    seen = torch.stack([world.owners[name] for name in clips])[places, shown[places, tracked]]  # [B, T, S, S]
     if move:
         frames, seen = shifted(frames, seen, move)
     small = tv.resize(frames.flatten(0, 1), list(size), interpolation=tv.InterpolationMode.BICUBIC, antialias=True)
@@ -188,6 +199,7 @@ def to_device(collated: dict, world: World, geometry: Geometry, size: tuple[int,
         positions=sent(collated["positions"]),
         label_positions=sent(collated["label_positions"]),
         tokens=sent(collated["tokens"]),
+        weights=sent(collated["weights"]),
         seg_places=sent(collated["seg_places"]),
         patches=patchify(small, geometry)[0],
         frames=prepare_frames(square, world.square, device, torch.float32),

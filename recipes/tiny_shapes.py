@@ -54,6 +54,7 @@ parser.add_argument("--workers", type=int, default=6, help="that make batches")
 parser.add_argument("--compile", action="store_true", help="compile the layers of language model and vision tower")
 parser.add_argument("--profile", type=int, default=0, help="print where so many steps spend their time, then go on")
 parser.add_argument("--seed", type=int, default=0, help="of the weights and of the clips")
+parser.add_argument("--no-scores", action="store_true", help="save the weights and score nothing")
 parser.add_argument("--weights", type=Path, help="go on from what this recipe saved, instead of random weights")
 
 
@@ -172,6 +173,9 @@ def main() -> None:
     results = {"steps": number - 1, "train_s": round(time.time() - start), "clips": len(world.frames)}
     if device == "cuda":
         results["peak_GiB"] = round(torch.cuda.max_memory_reserved() / 2**30, 1)
+    if args.no_scores:
+        log.note(results)
+        return
     sample = [row.read() for row in embedded.list_rows(embedded.folder())["test"]]
     results["sample"] = evaluate(model, processor, sample)
     log.note(results)

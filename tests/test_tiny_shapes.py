@@ -44,7 +44,7 @@ def parts(tmp_path_factory):
     world.draw(2)
     assert world.take_in() == 2
     templates = load_templates(ROOT / "recipes" / "configs" / "templates" / "benchmark.yaml")
-    rows = drawn_clips.ClipRows(world.work, processor, templates, tracked=3, questions=2, seed=0)
+    rows = drawn_clips.ClipRows(world.work, processor, templates, tracked=3, questions=2, seed=0, shift=False)
     yield drawn_clips, shapes_step, model, processor, world, rows
     sys.path[:] = path
 
@@ -68,6 +68,8 @@ def test_the_step_has_the_losses_of_the_model(parts, step):
 
     _, _, model, *_ = parts
     _, batch = make_batch(parts, step)
+    assert set(batch.weights.tolist()) == {1.0, 3.0, 10.0}
+    batch.weights.fill_(1.0)
     size = model.config.sam2_image_size
     with torch.no_grad():
         loss, (lm, dice, presence, accuracy) = step.losses(60, batch)
@@ -177,3 +179,30 @@ def test_batches_hold_clips_of_one_length(parts):
     assert all(names <= {"a", "b"} or names == {"c", "d", "e"} for names in seen)
     assert numbers == list(range(60))
     assert np.unique(numbers).size == 60
+
+
+def test_a_clip_that_begins_later_tells_so(parts):
+    import json
+
+    drawn_clips, _, _, processor, world, rows = parts
+    name = sorted(world.frames)[0]
+    entries = [entry for entry in rows.told(name) if not entry["question"].startswith(drawn_clips.HALF)]
+    possible = drawn_clips.shifts(entries)
+    assert 0 in possible
+    assert len(possible) > 1
+    for later in possible:
+        for entry in entries:
+            moved = drawn_clips.shifted_entry(entry, later)
+            frames, fps = entry["num_frames"], entry["fps"]
+            pairs = list(zip(entry["segments"], moved["segments"], strict=True))
+            told = [json.loads(e["metadata"])["rationale"] for e in (entry, moved)]
+            was, now = ([tuple(map(float, t)) for t in drawn_clips._SPAN.findall(text)] for text in told)
+            pairs += list(zip(was, now, strict=True))
+            for (start, end), (new_start, new_end) in pairs:
+                expected = [start if start == 0 else start + later / fps, end if end > 9.99 else end + later / fps]
+                assert (new_start, new_end) == pytest.approx(expected, abs=0.11)  # written with one decimal, twice
+                assert 0 <= new_start < new_end <= frames / fps
+    shifting = drawn_clips.ClipRows(world.work, processor, rows.templates, tracked=3, questions=2, seed=0)
+    shown = {tuple(shifting[name, number]["shown"]) for number in range(12)}
+    assert len(shown) > 1
+    assert all(list(order) == sorted(order) and len(order) == 60 for order in shown)

@@ -1,8 +1,8 @@
 """Several questions about one clip in one row: the clip is read, encoded and attended to once for all of them.
 
 A question of the benchmark has a hundred tokens and its clip a thousand or more. Where a clip has several questions,
-most of a training step goes into showing the same frames again. Here a row begins with the clip, once, and every question
-with its reply is a *branch* that continues this beginning: branches do not see one another
+most of a training step goes into showing the same frames again. Here a row begins with the clip, once, and every
+question with its reply is a *branch* that continues this beginning: branches do not see one another
 (``branches`` of :meth:`~evqa.models.unipixel.UniPixelForConditionalGeneration.forward`), and each has the rotary
 positions that it would have alone. The loss is that of separate rows; SAM 2, too, encodes the frames once, and segments
 the objects of all branches in them.
