@@ -60,6 +60,14 @@ class ModelArguments:
         metadata={"help": "Fields of the model's config: sam2_image_size, sam2_enable_decoder, sample_objects, ..."},
     )
 
+    frame_policy: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which frames the trained model is shown wherever it is used (fps:1, uniform:16, ...): saved in its "
+            "processor. As the model says when absent; what it is shown in training, the mixture says."
+        },
+    )
+
     def tuning(self) -> Tuning:
         """The part that says what is trained.
 

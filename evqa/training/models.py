@@ -13,6 +13,7 @@ import torch
 from evqa.errors import DataError
 from evqa.training.arguments import ModelArguments
 from evqa.training.tuning import prepare_for_training
+from evqa.video import parse_policy
 
 __all__ = ["TINY", "load_model", "push_folder", "save_final"]
 
@@ -38,6 +39,12 @@ def load_model(arguments: ModelArguments, *, seed: int = 0) -> tuple[Any, Any]:
         raise DataError(f"dtype is bfloat16, float32 or float16, not {arguments.dtype!r}")
     with _whole_on_every_rank():
         model, processor = _read(arguments, seed, dtype)
+    if arguments.frame_policy is not None:
+        try:
+            parse_policy(arguments.frame_policy)
+        except ValueError as error:
+            raise DataError(f"frame_policy: {error}") from None
+        processor.frame_policy = arguments.frame_policy
     tuning = arguments.tuning()
     torch.manual_seed(seed)  # new adapters, the same on every rank
     model = prepare_for_training(model, tuning)
