@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from mixture_rows import chat_row, instruct_row, segmentation_row
 
@@ -95,6 +97,19 @@ def test_the_option_said_before_its_letter(tmp_path):
         listed = [line[4:] for line in ask.splitlines() if line.startswith("(")]
         parsed = parse_generation(reply, listed)
         assert (parsed.status, parsed.answer, parsed.segments) == ("ok", letter, [[0.5, 1.2], [2.0, 3.0]])
+
+
+def test_what_is_seen_comes_before_the_answer_and_is_not_taken_for_it(tmp_path):
+    why = "Seen: the box [[0.1, 0.4], [5.0, 6.0]], the tree [[7.0, 9.0]]."
+    row = {**instruct_row(tmp_path, 0), "metadata": json.dumps({"rationale": why})}
+    reply = texts(converse(row, first, say_option=True, say_rationale=True))[1]
+    assert reply == grounded_reply("B", row["segments"], words="a box", rationale=why)
+    assert reply.startswith(f"{why} The evidence shows a box. Answer: B.")
+    parsed = parse_generation(reply, row["candidates"])
+    assert (parsed.status, parsed.answer, parsed.segments) == ("ok", "B", [[0.5, 1.2], [2.0, 3.0]])
+    assert "Seen" not in texts(converse(row, first, say_option=True))[1]
+    plain = {**row, "metadata": None}
+    assert "Seen" not in texts(converse(plain, first, say_option=True, say_rationale=True))[1]
 
 
 def test_what_reads_model_output_reads_our_replies(tmp_path):

@@ -43,12 +43,27 @@ def test_the_ready_mixture_reads_it(shapes):
         assert len(sample.tracked) == 4
         reply = sample.conversation.messages[1]["content"][0]["text"]
         asked = sample.conversation.messages[0]["content"][1]["text"]
-        said, letter = re.match(r"The evidence shows (.+?)\. Answer: ([A-Z])\.", reply).groups()
+        seen, said, letter = re.match(r"(Seen: .+?\]\]\.) The evidence shows (.+?)\. Answer: ([A-Z])\.", reply).groups()
+        assert seen == entry["rationale"]
         assert said == entry["answer"]
         assert f"({letter}) {said}\n" in asked  # whatever the order of the options
     talk = mixture[Draw(0, len(entries))]
     assert talk.frames.shape[1:] == (216, 384, 3)
     assert talk.conversation.messages[-2]["content"][0]["text"] == "What happens, and when?"
+
+
+def test_the_course_of_a_clip_says_when_its_evidence_is_seen(shapes):
+    """The rationale of a question about one object's visits holds just these, in order of time."""
+    entries = json.loads((shapes / "shapes" / "entries.json").read_text("utf-8"))
+    compared = 0
+    for entry in entries:
+        told = re.findall(r"([^\[\],][^\[\]]*?) (\[\[.+?\]\])", entry["rationale"].removeprefix("Seen: "))
+        spans = {name.strip(): json.loads(text) for name, text in told}
+        assert [min(own) for own in spans.values()] == sorted(min(own) for own in spans.values())
+        if entry["question"].startswith("In which half"):
+            assert np.allclose(spans[entry["evidence"][0]], entry["segments"], atol=0.051)
+            compared += 1
+    assert compared
 
 
 def test_what_an_entry_says_can_be_seen(shapes):

@@ -63,7 +63,7 @@ class ModelArguments:
     frame_policy: str | None = field(
         default=None,
         metadata={
-            "help": "Which frames the trained model is shown wherever it is used (fps:1, uniform:16, ...): saved in its "
+            "help": "Which frames the trained model is shown wherever it is used (fps:1, uniform:16): saved in its "
             "processor. As the model says when absent; what it is shown in training, the mixture says."
         },
     )
