@@ -1,12 +1,17 @@
 """How much faster the runner is than a plain loop, for a model behind a network and for one on this machine.
 
-    python benchmarks/runner.py [--quick]
+    python benchmarks/runner.py [--quick] [network] [local] [memory]
 
 Network: a server on the loopback interface that takes 2 seconds for each reply (``--quick``: 0.5), asked 16 at a time
-about a small clip, against one request after the other. Local: a tiny VideoLLaMA 3 through transformers that writes
-as many tokens as take about as long as decoding and preprocessing its clip, against doing both in turn; baseline and
-runner take turns too, and the runner's rate is that after its worker processes have started. Memory: of a run over many
-entries and over a few.
+about a small clip, against one request after the other.
+
+Local: a tiny VideoLLaMA 3 through transformers that writes as many tokens as take about as long as decoding and
+preprocessing its clip, against doing both in turn; baseline and runner take turns too. The runner's rate is that after
+its worker processes have started, unless a line says otherwise. The clip is a folder of JPEG frames, which one core
+decodes, or an H.264 file, which a decoder spreads over the cores even in a plain loop. What no runner can exceed is
+measured beside it: two plain loops at once, each in a process of its own, against one of them alone.
+
+Memory: of a run over many entries and over a few.
 """
 
 from __future__ import annotations
@@ -25,14 +30,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 from make_data import benchmark
 from scripted_server import ScriptedServer, sleeping
 
+from evqa import answering
 from evqa.adapters import load_adapter
 from evqa.engine import run
+from evqa.prefetch import Preparers
 from evqa.video import write_clip
 
 REPLY = {
@@ -47,9 +55,12 @@ def local_adapter(folder: Path, tokens: int) -> Any:
     return load_adapter(f"video_llama_3:{folder}", max_tokens=tokens, **options)
 
 
-def entries(clip: Path, count: int) -> list[dict]:
-    video = {"path": str(clip), "bytes": None}
+def entries(video: Any, count: int) -> list[dict]:
     return [{**row, "video": video} for row in benchmark(4) for _ in range(-(-count // 4))][:count]
+
+
+def file(path: Path | str) -> dict:
+    return {"path": str(path), "bytes": None}
 
 
 def named(rows: list[dict]) -> list[dict]:
@@ -63,7 +74,7 @@ def timed(function) -> float:
 
 
 def network(folder: Path, clip: Path, count: int, latency: float) -> None:
-    rows = named(entries(clip, count))
+    rows = named(entries(file(clip), count))
     with ScriptedServer(sleeping(latency, (200, {}, REPLY))) as server:
 
         def go(many: int, rows: list[dict]) -> float:
@@ -78,61 +89,126 @@ def network(folder: Path, clip: Path, count: int, latency: float) -> None:
     )
 
 
-def local(folder: Path, clip: Path, count: int, rounds: int) -> None:
-    import tiny_vlm
+class Started(Preparers):
+    """Lets a run begin when its worker processes have started."""
+
+    def __enter__(self) -> Preparers:
+        if self._workers:
+            self.start().result()
+        return self
+
+
+def plain(adapter: Any, rows: list[dict], batch: int) -> None:
+    """The loop that anybody would write."""
+    for i in range(0, len(rows), batch):
+        adapter.predict([adapter.prepare(row, "gen") for row in rows[i : i + batch]], "gen")
+
+
+class Loop:
+    """The plain loop in a process of its own."""
+
+    def __init__(self, *what: Any):
+        command = [sys.executable, __file__, "--loop", json.dumps(what)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process.stdout.readline()
+
+    @staticmethod
+    def seconds(loops: list[Loop]) -> float:
+        """How long it takes until all of some are through."""
+        start = time.perf_counter()
+        for loop in loops:
+            print(file=loop._process.stdin, flush=True)
+        for loop in loops:
+            loop._process.stdout.readline()
+        return time.perf_counter() - start
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def loop_child(model: str, tokens: int, video: dict, count: int, batch: int) -> None:
     import torch
 
     torch.set_num_threads(1)
-    model = tiny_vlm.save("video_llama_3", folder / "model")
-    rows = named(entries(clip, count))
+    adapter, rows = local_adapter(Path(model), tokens), named(entries(video, count))
+    plain(adapter, rows[:batch], batch)
+    print(flush=True)
+    for _ in sys.stdin:
+        plain(adapter, rows, batch)
+        print(flush=True)
+
+
+def balance(model: Path, row: dict, batch: int) -> tuple[float, float, int]:
+    """Seconds of preparing an entry and of answering it, and how many tokens make the two alike."""
     probe = local_adapter(model, 16)
-    decoding = min(timed(lambda: probe.prepare(rows[0], "gen")) for _ in range(15))
-    requests = list(probe.prepare(rows[0], "gen").requests.values())
+    decoding = min(timed(lambda: probe.prepare(row, "gen")) for _ in range(15))
+    requests = [request for _ in range(batch) for request in probe.prepare(row, "gen").requests.values()]
     few, many = (
         min(timed(lambda n=n: probe._engine.generate(requests, max_tokens=n)) for _ in range(8)) for n in (1, 33)
     )
     # An entry is asked for twice, because a random model does not end: the second time with twice as many tokens.
-    tokens = max(1, round((decoding - 2 * few) / (many - few) * 32 / 3))
+    tokens = max(1, round((decoding * batch - 2 * few) / (many - few) * 32 / 3))
     adapter = local_adapter(model, tokens)
-    prepared = [adapter.prepare(rows[0], "gen") for _ in range(8)]
-    answering = min(timed(lambda one=one: adapter.predict([one], "gen")) for one in prepared)
-
-    def plain() -> None:
-        for row in rows:
-            adapter.predict([adapter.prepare(row, "gen")], "gen")
-
-    ratios: dict[int, list[float]] = {0: [], 1: [], 2: []}
-    for k in range(rounds):
-        for workers, found in ratios.items():
-            slow = timed(plain) / len(rows)
-            adapter.workers = workers
-            run(adapter, rows, folder / f"local{k}-{workers}", progress=False)
-            found.append(slow / seconds_per_entry(folder / f"local{k}-{workers}"))
-    for workers, found in ratios.items():
-        tell_local(workers, found, decoding, answering, tokens)
+    prepared = [[adapter.prepare(row, "gen") for _ in range(batch)] for _ in range(8)]
+    return decoding, min(timed(lambda some=some: adapter.predict(some, "gen")) for some in prepared) / batch, tokens
 
 
-def seconds_per_entry(folder: Path) -> float:
-    """Of a run, without its first quarter: that is when workers start."""
+def local(model: Path, name: str, video: dict, count: int, rounds: int, batch: int, ways: dict[str, Any]) -> None:
+    rows = named(entries(video, count))
+    decoding, answered, tokens = balance(model, rows[0], batch)
+    adapter = local_adapter(model, tokens)
+    print(
+        f"local, {name}, batches of {batch}: preparing {1000 * decoding:.0f} ms, generating {1000 * answered:.0f} ms "
+        f"an entry ({tokens} tokens); {os.cpu_count()} cores"
+    )
+    loops = [Loop(str(model), tokens, video, count, batch) for _ in range(2)]
+    ratios: dict[str, list[float]] = {"two plain loops at once": [], **{way: [] for way in ways}}
+    for _ in range(rounds):
+        alone = Loop.seconds(loops[:1])
+        ratios["two plain loops at once"].append(2 * alone / Loop.seconds(loops))
+        for way, (workers, preparers) in ways.items():
+            slow = timed(lambda: plain(adapter, rows, batch)) / count
+            adapter.workers, answering.Preparers = workers, preparers
+            with tempfile.TemporaryDirectory() as folder:
+                start = time.time()
+                run(adapter, rows, folder, progress=False, batch_size=batch)
+                begun = start if preparers is Preparers else None
+                ratios[way].append(slow / seconds_per_entry(Path(folder), begun))
+    for loop in loops:
+        loop.close()
+    for way, found in ratios.items():
+        print(
+            f"  {way}: {sorted(found)[len(found) // 2]:.2f}x the entries per second of a plain loop, median of "
+            f"{len(found)} pairs [{min(found):.2f} - {max(found):.2f}]; load {os.getloadavg()[0]:.1f}"
+        )
+
+
+def seconds_per_entry(folder: Path, begun: float | None) -> float:
+    """Of a run, from ``begun`` or without its first quarter: the first entries find the model idle."""
     lines = map(json.loads, next((folder / "records").glob("*.jsonl")).read_text().splitlines())
     written = [line["written"] for line in lines if "prediction" in line]
+    if begun is not None:
+        return (written[-1] - begun) / len(written)
     skip = len(written) // 4
     return (written[-1] - written[skip]) / (len(written) - skip - 1)
 
 
-def tell_local(workers: int, ratios: list[float], decoding: float, answering: float, tokens: int) -> None:
-    how = f"{workers} worker processes" if workers else "threads"
-    print(
-        f"local, {how}: {sorted(ratios)[len(ratios) // 2]:.2f}x the entries per second of a plain loop, median of "
-        f"{len(ratios)} pairs [{min(ratios):.2f} - {max(ratios):.2f}]; preparing {1000 * decoding:.0f} ms, generating "
-        f"{1000 * answering:.0f} ms ({tokens} tokens); {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
-    )
+def all_local(model: Path, clip: Path, frames: dict, count: int, rounds: int) -> None:
+    """Both kinds of clips one by one, and frames in batches."""
+    import torch
+
+    torch.set_num_threads(1)
+    threads, one, two = {"threads": (0, Started)}, {"1 worker process": (1, Started)}, {"2 workers": (2, Started)}
+    cold = {"2 workers, their start included": (2, Preparers)}
+    local(model, "a folder of frames", frames, count, rounds, 1, threads | one | two | cold)
+    local(model, "a folder of frames", frames, count, rounds, 4, two)
+    local(model, "an H.264 file", file(clip), count, rounds, 1, threads | two)
 
 
-def memory(folder: Path, clip: Path, count: int) -> None:
+def memory(model: Path, clip: Path, count: int) -> None:
     peaks = []
     for n in (count // 10, count):
-        command = [sys.executable, __file__, "--child", str(clip), str(n), str(folder / "model")]
+        command = [sys.executable, __file__, "--child", str(clip), str(n), str(model)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(float(done.stdout))
     print(f"peak memory: {peaks[0]:.0f} MiB over {count // 10} entries, {peaks[1]:.0f} MiB over {count}"
@@ -141,24 +217,40 @@ def memory(folder: Path, clip: Path, count: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="network local memory", default=["network", "local", "memory"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--loop", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.loop:
+        loop_child(*json.loads(arguments.loop))
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.child:
-            rows = named(entries(Path(arguments.child[0]), int(arguments.child[1])))
+            rows = named(entries(file(arguments.child[0]), int(arguments.child[1])))
             run(local_adapter(Path(arguments.child[2]), 1), rows, folder / "run", progress=False)
             print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
             return
+        import tiny_vlm
+
         clip = folder / "clip.mp4"
         noise = np.random.default_rng(0).integers(0, 60, (40, 240, 426, 3), dtype=np.uint8)
-        write_clip(clip, noise + np.arange(40, dtype=np.uint8)[:, None, None, None] * 4, 6.0)
+        noise += np.arange(40, dtype=np.uint8)[:, None, None, None] * 4
+        write_clip(clip, noise, 6.0)
         small = folder / "small.mp4"
         write_clip(small, noise[:12, :48, :64], 6.0)
-        network(folder, small, 48 if arguments.quick else 96, 0.5 if arguments.quick else 2.0)
-        local(folder, clip, 24 if arguments.quick else 48, 1 if arguments.quick else 5)
-        memory(folder, clip, 40 if arguments.quick else 200)
+        names = [f"{i:05d}.jpg" for i in range(len(noise))]
+        for frame, to in zip(noise, names, strict=True):
+            Image.fromarray(frame).resize((640, 360)).save(folder / to, quality=95)
+        frames = {"folder": str(folder), "names": names, "times": [i / 6 for i in range(len(noise))]}
+        model = tiny_vlm.save("video_llama_3", folder / "model")
+        if "network" in arguments.parts:
+            network(folder, small, 48 if arguments.quick else 96, 0.5 if arguments.quick else 2.0)
+        if "local" in arguments.parts:
+            all_local(model, clip, frames, 16 if arguments.quick else 32, 1 if arguments.quick else 3)
+        if "memory" in arguments.parts:
+            memory(model, clip, 40 if arguments.quick else 200)
 
 
 if __name__ == "__main__":
