@@ -6,10 +6,11 @@ Network: a server on the loopback interface that takes 2 seconds for each reply 
 about a small clip, against one request after the other.
 
 Local: a tiny VideoLLaMA 3 through transformers that writes as many tokens as take about as long as decoding and
-preprocessing its clip, against doing both in turn; baseline and runner take turns too. The runner's rate is that after
-its worker processes have started, unless a line says otherwise. The clip is a folder of JPEG frames, which one core
-decodes, or an H.264 file, which a decoder spreads over the cores even in a plain loop. What no runner can exceed is
-measured beside it: two plain loops at once, each in a process of its own, against one of them alone.
+preprocessing its clip, against doing both in turn; baseline and runner take turns too. The runner is timed from the
+first entry to the last, its worker processes and their decoders being there, unless a line says otherwise. The clip
+is a folder of JPEG frames, which one core decodes, or an H.264 file, which a decoder spreads over the cores even in a
+plain loop. What no runner can exceed is measured beside it: two plain loops at once, each in a process of its own,
+against one of them alone. What was measured while other programs were busy is measured again.
 
 Memory: of a run over many entries and over a few.
 """
@@ -17,6 +18,7 @@ Memory: of a run over many entries and over a few.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 
@@ -67,10 +69,34 @@ def named(rows: list[dict]) -> list[dict]:
     return [{**row, "entry_id": f"entry_{i}"} for i, row in enumerate(rows)]
 
 
+class Disturbed(Exception):  # noqa: N818 - a reason to measure again
+    """Other programs took more than a tenth of a core meanwhile."""
+
+
+class Stretch:
+    """A stretch of time that is to be undisturbed."""
+
+    def __init__(self) -> None:
+        self._others, self.begun = others(), time.time()
+
+    def seconds(self, end: float | None = None) -> float:
+        """Length up to now, or up to an end shortly before now."""
+        now, busy = time.time(), others() - self._others
+        if busy > 0.1 * (now - self.begun):
+            raise Disturbed
+        return (end or now) - self.begun
+
+
 def timed(function) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def timed_alone(function) -> float:
+    stretch = Stretch()
+    function()
+    return stretch.seconds()
 
 
 def network(folder: Path, clip: Path, count: int, latency: float) -> None:
@@ -90,12 +116,43 @@ def network(folder: Path, clip: Path, count: int, latency: float) -> None:
 
 
 class Started(Preparers):
-    """Lets a run begin when its worker processes have started."""
+    """Lets a run begin when its worker processes and their decoders have started."""
+
+    stretch: Any = None
 
     def __enter__(self) -> Preparers:
         if self._workers:
             self.start().result()
+        for prepared in [self.submit(0) for _ in range(self.width)]:
+            prepared()
+        Started.stretch = Stretch()
         return self
+
+
+def others() -> float:
+    """Processor seconds of all that runs on this machine and did not come from here, so far."""
+    names = [name for name in os.listdir("/proc") if name.isdigit()] if Path("/proc/stat").exists() else []
+    parents, used = {}, {}
+    for name in names:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()
+            parents[name], used[name] = fields[1], sum(map(int, fields[11:15]))  # with children that have ended
+    ours = {str(os.getpid())}
+    while more := {name for name, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    busy = [int(n) for n in Path("/proc/stat").read_text().split()[1:9]] if names else [0] * 8
+    ticks = sum(busy) - busy[3] - busy[4] - sum(used.get(name, 0) for name in ours)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def undisturbed(measure: Any, patience: float = 1800) -> Any:
+    """What ``measure`` returns, as soon as nothing else is running."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end:
+        with contextlib.suppress(Disturbed):
+            timed_alone(lambda: time.sleep(1))
+            return measure()
+    raise SystemExit("other programs keep this machine busy; nothing can be measured")
 
 
 def plain(adapter: Any, rows: list[dict], batch: int) -> None:
@@ -113,14 +170,12 @@ class Loop:
         self._process.stdout.readline()
 
     @staticmethod
-    def seconds(loops: list[Loop]) -> float:
-        """How long it takes until all of some are through."""
-        start = time.perf_counter()
+    def go(loops: list[Loop]) -> None:
+        """Let some run until all are through."""
         for loop in loops:
             print(file=loop._process.stdin, flush=True)
         for loop in loops:
             loop._process.stdout.readline()
-        return time.perf_counter() - start
 
     def close(self) -> None:
         self._process.communicate()
@@ -140,6 +195,7 @@ def loop_child(model: str, tokens: int, video: dict, count: int, batch: int) -> 
 
 def balance(model: Path, row: dict, batch: int) -> tuple[float, float, int]:
     """Seconds of preparing an entry and of answering it, and how many tokens make the two alike."""
+    stretch = Stretch()
     probe = local_adapter(model, 16)
     decoding = min(timed(lambda: probe.prepare(row, "gen")) for _ in range(15))
     requests = [request for _ in range(batch) for request in probe.prepare(row, "gen").requests.values()]
@@ -150,12 +206,14 @@ def balance(model: Path, row: dict, batch: int) -> tuple[float, float, int]:
     tokens = max(1, round((decoding * batch - 2 * few) / (many - few) * 32 / 3))
     adapter = local_adapter(model, tokens)
     prepared = [[adapter.prepare(row, "gen") for _ in range(batch)] for _ in range(8)]
-    return decoding, min(timed(lambda some=some: adapter.predict(some, "gen")) for some in prepared) / batch, tokens
+    answered = min(timed(lambda some=some: adapter.predict(some, "gen")) for some in prepared) / batch
+    stretch.seconds()
+    return decoding, answered, tokens
 
 
 def local(model: Path, name: str, video: dict, count: int, rounds: int, batch: int, ways: dict[str, Any]) -> None:
     rows = named(entries(video, count))
-    decoding, answered, tokens = balance(model, rows[0], batch)
+    decoding, answered, tokens = undisturbed(lambda: balance(model, rows[0], batch))
     adapter = local_adapter(model, tokens)
     print(
         f"local, {name}, batches of {batch}: preparing {1000 * decoding:.0f} ms, generating {1000 * answered:.0f} ms "
@@ -163,34 +221,38 @@ def local(model: Path, name: str, video: dict, count: int, rounds: int, batch: i
     )
     loops = [Loop(str(model), tokens, video, count, batch) for _ in range(2)]
     ratios: dict[str, list[float]] = {"two plain loops at once": [], **{way: [] for way in ways}}
+
+    def two() -> float:
+        alone = timed_alone(lambda: Loop.go(loops[:1]))
+        return 2 * alone / timed_alone(lambda: Loop.go(loops))
+
+    def pair(workers: int, preparers: Any) -> float:
+        slow = timed_alone(lambda: plain(adapter, rows, batch))
+        adapter.workers, answering.Preparers = workers, preparers
+        with tempfile.TemporaryDirectory() as folder:
+            stretch = Stretch()
+            run(adapter, rows, folder, progress=False, batch_size=batch)
+            stretch = stretch if preparers is Preparers else Started.stretch
+            return slow / stretch.seconds(last_written(Path(folder)))
+
     for _ in range(rounds):
-        alone = Loop.seconds(loops[:1])
-        ratios["two plain loops at once"].append(2 * alone / Loop.seconds(loops))
-        for way, (workers, preparers) in ways.items():
-            slow = timed(lambda: plain(adapter, rows, batch)) / count
-            adapter.workers, answering.Preparers = workers, preparers
-            with tempfile.TemporaryDirectory() as folder:
-                start = time.time()
-                run(adapter, rows, folder, progress=False, batch_size=batch)
-                begun = start if preparers is Preparers else None
-                ratios[way].append(slow / seconds_per_entry(Path(folder), begun))
+        ratios["two plain loops at once"].append(undisturbed(two))
+        for way, how in ways.items():
+            ratios[way].append(undisturbed(lambda how=how: pair(*how)))
     for loop in loops:
         loop.close()
     for way, found in ratios.items():
+        found.sort()
         print(
-            f"  {way}: {sorted(found)[len(found) // 2]:.2f}x the entries per second of a plain loop, median of "
-            f"{len(found)} pairs [{min(found):.2f} - {max(found):.2f}]; load {os.getloadavg()[0]:.1f}"
+            f"  {way}: {found[len(found) // 2]:.2f}x the entries per second of a plain loop, median of "
+            f"{len(found)} pairs [{found[0]:.2f} - {found[-1]:.2f}]"
         )
 
 
-def seconds_per_entry(folder: Path, begun: float | None) -> float:
-    """Of a run, from ``begun`` or without its first quarter: the first entries find the model idle."""
+def last_written(folder: Path) -> float:
+    """When the last entry of a run was recorded."""
     lines = map(json.loads, next((folder / "records").glob("*.jsonl")).read_text().splitlines())
-    written = [line["written"] for line in lines if "prediction" in line]
-    if begun is not None:
-        return (written[-1] - begun) / len(written)
-    skip = len(written) // 4
-    return (written[-1] - written[skip]) / (len(written) - skip - 1)
+    return max(line["written"] for line in lines)
 
 
 def all_local(model: Path, clip: Path, frames: dict, count: int, rounds: int) -> None:
