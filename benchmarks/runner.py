@@ -260,8 +260,12 @@ def all_local(model: Path, clip: Path, frames: dict, count: int, rounds: int) ->
     import torch
 
     torch.set_num_threads(1)
-    threads, one, two = {"threads": (0, Started)}, {"1 worker process": (1, Started)}, {"2 workers": (2, Started)}
-    cold = {"2 workers, their start included": (2, Preparers)}
+    threads, one, two = (
+        {"threads": (0, Started)},
+        {"1 worker process": (1, Started)},
+        {"2 worker processes": (2, Started)},
+    )
+    cold = {"2 worker processes, their start included": (2, Preparers)}
     local(model, "a folder of frames", frames, count, rounds, 1, threads | one | two | cold)
     local(model, "a folder of frames", frames, count, rounds, 4, two)
     local(model, "an H.264 file", file(clip), count, rounds, 1, threads | two)
@@ -310,7 +314,7 @@ def main() -> None:
         if "network" in arguments.parts:
             network(folder, small, 48 if arguments.quick else 96, 0.5 if arguments.quick else 2.0)
         if "local" in arguments.parts:
-            all_local(model, clip, frames, 16 if arguments.quick else 32, 1 if arguments.quick else 3)
+            all_local(model, clip, frames, 16 if arguments.quick else 48, 1 if arguments.quick else 3)
         if "memory" in arguments.parts:
             memory(model, clip, 40 if arguments.quick else 200)
 

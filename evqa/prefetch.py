@@ -125,6 +125,9 @@ def _begin(pickled: bytes) -> None:
     global _adapter
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Where cores are few, the model's process goes first: it is what all others work for.
+    with contextlib.suppress(AttributeError, OSError):
+        os.nice(5)
     with contextlib.suppress(ImportError):
         import torch
 
