@@ -42,7 +42,7 @@ def answer(
 
     Args:
         adapter: The model. If its ``concurrency`` is above 1, so many batches are prepared and answered at the same
-            time; otherwise the next batch (of single entries, the next two) is prepared while one is answered.
+            time; otherwise the next batch, and an entry more for each preparer, is prepared while one is answered.
         rows: ``rows[index]`` is the row of an entry.
         entries: Id and index of each entry.
         task: ``gen`` or ``mcq``.
@@ -58,12 +58,11 @@ def answer(
         SetupError: The adapter can answer nothing.
     """
     job = _Job(adapter, rows, task, retries, sleep)
-    starts = itertools.takewhile(lambda _: not stopping(), range(0, len(entries), batch_size))
-    batches = (entries[i : i + batch_size] for i in starts)
     if adapter.concurrency > 1:
-        yield from _at_once(job, batches, adapter.concurrency)
+        starts = itertools.takewhile(lambda _: not stopping(), range(0, len(entries), batch_size))
+        yield from _at_once(job, (entries[i : i + batch_size] for i in starts), adapter.concurrency)
     else:
-        yield from _ahead(job, batches, batch_size)
+        yield from _ahead(job, entries, batch_size, stopping)
 
 
 def _at_once(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int) -> Iterator[Prediction]:
@@ -83,21 +82,26 @@ def _at_once(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], many: int)
                 future.cancel()
 
 
-def _ahead(job: _Job, batches: Iterator[Sequence[tuple[str, int]]], batch_size: int) -> Iterator[Prediction]:
-    """Answer batch after batch while the next ones are prepared: one, or as many as keep every preparer busy."""
+def _ahead(
+    job: _Job, entries: Sequence[tuple[str, int]], batch_size: int, stopping: Callable[[], bool]
+) -> Iterator[Prediction]:
+    """Answer batch after batch while the next entries are prepared.
+
+    Ready or in work are a batch more than is being answered, and one entry for each preparer: so a long clip keeps
+    neither the other preparers nor the model waiting.
+    """
     with Preparers(job.adapter, job.rows, job.task) as preparers:
-        waiting: collections.deque[list[tuple[str, Callable[[], tuple[Any, float]]]]] = collections.deque()
+        left = iter(entries)
+        waiting: collections.deque[tuple[str, Callable[[], tuple[Any, float]]]] = collections.deque()
 
-        def prepare_next() -> None:
-            batch = next(batches, None)
-            if batch is not None:
-                waiting.append([(entry, preparers.submit(index)) for entry, index in batch])
+        def fill() -> None:
+            for entry, index in itertools.islice(left, batch_size + preparers.width - len(waiting)):
+                waiting.append((entry, preparers.submit(index)))
 
-        for _ in range(max(1, preparers.width // batch_size)):
-            prepare_next()
-        while waiting:
-            batch = waiting.popleft()
-            prepare_next()
+        fill()
+        while waiting and not stopping():
+            batch = [waiting.popleft() for _ in range(min(batch_size, len(waiting)))]
+            fill()
             yield from job.prepared(batch)
 
 

@@ -241,6 +241,8 @@ def test_worker_processes_prepare_the_same_and_end_with_the_run(rows, models, tm
 
     class Watching(prefetch.Preparers):
         def submit(self, index):
+            if not born:
+                self.start().result(60)  # else threads would do it all
             waiting = super().submit(index)
             born.extend(pid for pid in getattr(self._pool, "_processes", None) or {} if pid not in born)
             if index == 3:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 from make_data import benchmark
@@ -12,6 +14,7 @@ from evqa.adapters import Adapter
 from evqa.answering import answer
 from evqa.engine import run
 from evqa.errors import SetupError, TransientError, VideoError
+from evqa.prefetch import Preparers
 from evqa.types import Prediction
 
 
@@ -70,6 +73,46 @@ def test_the_next_batch_is_prepared_while_one_is_answered():
     assert ("prepare", "e006") not in adapter.events[: first_answer + 1]
     assert adapter.most_held <= 6  # the batch in work and two ahead at the most, however many entries there are
     assert adapter.most_answering == 1
+
+
+def test_one_slow_clip_does_not_keep_the_others_from_being_prepared():
+    """Also with single entries: two are ready while the second preparer is still at the slow one."""
+
+    class Slow(Watched):
+        def prepare(self, row, task):
+            if row["entry_id"] == "e001":
+                time.sleep(0.2)
+            return super().prepare(row, task)
+
+    adapter = Slow()
+    all_of(adapter, benchmark(8))
+    prepared = [who for kind, who in adapter.events if kind == "prepare"]
+    assert prepared.index("e001") >= 3
+
+
+def test_where_workers_cannot_start_threads_stand_in():
+    class Unwelcome(Watched):
+        workers = 2
+
+        def __reduce__(self):
+            return os._exit, (1,)
+
+    with Preparers(Unwelcome(), benchmark(3), "gen") as preparers:
+        assert preparers.submit(0)()[0]["prepared"]  # nobody waits for workers
+        with pytest.raises(BrokenProcessPool):
+            preparers.start().result(60)
+        with pytest.warns(UserWarning, match="cannot be started"):
+            again = preparers.submit(1)
+        assert again()[0]["entry_id"] == "e001"
+        assert preparers.submit(2)()[0]["entry_id"] == "e002"
+
+
+def test_stopping_leaves_what_was_only_prepared():
+    adapter = Watched(batch_size=2)
+    stop = iter([False, False, True])
+    rows = benchmark(20)
+    got = list(answer(adapter, rows, entries(rows), "gen", batch_size=2, retries=0, stopping=lambda: next(stop)))
+    assert [p.entry_id for p in got] == ["e000", "e001", "e002", "e003"]
 
 
 def test_a_clip_that_cannot_be_prepared_is_left_out_of_its_batch():
