@@ -11,6 +11,7 @@ import random
 import re
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from evqa.prompts import lettered
 from evqa.scoring.answers import LETTERS
 from evqa.training.collator import UniPixelCollator
 from evqa.training.conversations import converse
-from evqa.training.sharing import share_clip
+from evqa.training.sharing import OF_THE_CLIP, share_clip
 from evqa.video.info import VideoInfo
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "dataset_scripts" / "st_evidence" / "sample"))
@@ -71,9 +72,9 @@ class World:
         self.pool, self.done, self.lock = pool, [], threading.Lock()
         self.frames, self.owners, self.lengths = {}, {}, {}
 
-    def draw(self, count: int) -> None:
-        """Ask for clips; they are taken in when they are there."""
-        for number in range(count):
+    def draw(self, numbers: Iterable[int]) -> None:
+        """Ask for clips by number; they are taken in when they are there."""
+        for number in numbers:
             self.pool.submit(self.draw_one, number).add_done_callback(self._arrived)
 
     def _arrived(self, future: concurrent.futures.Future) -> None:
@@ -130,7 +131,7 @@ _SPAN = re.compile(r"\[(\d+\.\d), (\d+\.\d)\]")
 def shifts(entries: list[dict]) -> list[int]:
     """By how many frames a clip may begin later (or earlier, below 0) without losing anything that happens in it."""
     fps, frames = entries[0]["fps"], entries[0]["num_frames"]
-    times = [[round(float(t) * fps) for t in span] for span in _SPAN.findall(entries[0]["rationale"])]
+    times = [[round(float(t) * fps) for t in span] for span in _SPAN.findall(entries[0]["rationale"] or "")]
     times += [[round(t * fps) for t in span] for entry in entries for span in entry["segments"]]
     first = min((start for start, _ in times if start > 0), default=frames)
     last = max((end for _, end in times if end < frames), default=0)
@@ -146,7 +147,9 @@ def shifted_entry(entry: dict, later: int) -> dict:
         return [(first + later if first > 0 else 0) / fps, (last + later if last < frames else frames) / fps]
 
     told = json.loads(entry["metadata"])
-    text = _SPAN.sub(lambda found: "[{:.1f}, {:.1f}]".format(*moved(*map(float, found.groups()))), told["rationale"])
+    text = told["rationale"] and _SPAN.sub(
+        lambda found: "[{:.1f}, {:.1f}]".format(*moved(*map(float, found.groups()))), told["rationale"]
+    )
     segments = [moved(*span) for span in entry["segments"]]
     return {**entry, "segments": segments, "metadata": json.dumps({**told, "rationale": text})}
 
@@ -193,12 +196,12 @@ class ClipRows(Dataset):
             talk = converse(
                 entry, rng.random, templates=self.templates, shuffle_options=True, say_option=True, say_rationale=True
             )
-            # The clip's thousand tokens are spelled out once; the others are given the first one's.
+            # The clip's thousand tokens are spelled out once; the others are given the first one's, and its times.
             own = self._encode(2, entry["fps"], talk.messages)
             tail = own["input_ids"].index(self.last) + 1
             own["input_ids"] = letter["input_ids"][:beginning] + own["input_ids"][tail:]
             own["labels"] = letter["labels"][:beginning] + own["labels"][tail:]
-            samples.append(own)
+            samples.append(own | {name: letter[name] for name in OF_THE_CLIP if name in letter})
             regions.append(entry["regions"])
         shown = [min(max(frame - later, 0), frames - 1) for frame in range(frames)]
         return share_clip(samples, self.last) | {

@@ -109,6 +109,9 @@ class Log:
 def main() -> None:
     """Data, model, training, scores."""
     args = parser.parse_args()
+    for name in ("clips", "first", "batch", "questions", "tracked", "processes"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is at least 1")
     args.out.mkdir(parents=True, exist_ok=True)
     began = time.time()
 
@@ -123,10 +126,9 @@ def main() -> None:
     square = model.config.sam2_image_size
     unseen = World(args.work / "unseen", f"held{args.seed}", pool, device, square)
     world = World(args.work / "train", f"train{args.seed}", pool, device, square)
-    world.draw(args.first)
-    unseen.draw(args.held_out)
-    for number in range(args.first, args.clips):
-        pool.submit(world.draw_one, number).add_done_callback(world._arrived)
+    world.draw(range(args.first))
+    unseen.draw(range(args.held_out))
+    world.draw(range(args.first, args.clips))
 
     # Model: random weights, or earlier ones. Each frame is segmented from the prompt alone: evidence often enters late.
     if args.weights is not None:
@@ -136,7 +138,7 @@ def main() -> None:
     grids = {n: (-(-n // 2), size[0] // geometry.patch, size[1] // geometry.patch) for n in LENGTHS}
     step = Step(model, processor, args.batch, args.tracked, args.questions, args.mask_weight, grids)
     layers = compile_layers(model) if args.compile else []
-    while world.take_in() < args.first:
+    while world.take_in() < min(args.first, args.clips):
         time.sleep(0.2)
     log = Log(args.out / "log.jsonl", device)
     log.note({"first_clips_s": round(time.time() - began), "clips": len(world.frames)})

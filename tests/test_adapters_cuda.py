@@ -15,20 +15,15 @@ if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
 import tiny_vlm  # noqa: E402
+from cuda_fixtures import exact  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from evqa.adapters import load_adapter  # noqa: E402
 
+__all__ = ["exact"]  # fixtures
+
 DEVICE = "cuda"
 TASKS = (("gen", "single"), ("gen", "multi"), ("mcq", "single"))
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,9 @@ def test_what_is_seen_comes_before_the_answer_and_is_not_taken_for_it(tmp_path):
     assert "Seen" not in texts(converse(row, first, say_option=True))[1]
     plain = {**row, "metadata": None}
     assert "Seen" not in texts(converse(plain, first, say_option=True, say_rationale=True))[1]
+    for broken, why in (("{", "no JSON"), ("[1]", "list, not an object"), (3, "no JSON")):
+        with pytest.raises(DataError, match=why):
+            converse({**row, "metadata": broken}, first, say_rationale=True)
 
 
 def test_what_reads_model_output_reads_our_replies(tmp_path):

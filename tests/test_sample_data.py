@@ -346,6 +346,9 @@ def render(monkeypatch):
     before = set(sys.modules)
     import render as module
 
+    # Training clips are drawn with fewer samples, by a setting of the module, which may be loaded already.
+    monkeypatch.setattr(module, "SAMPLES", 4)
+    monkeypatch.setattr(module, "STEP", module.GRID // 4)
     yield module
     for name in set(sys.modules) - before:
         if str(GENERATOR) in str(getattr(sys.modules[name], "__file__", "")):
@@ -356,18 +359,19 @@ def test_coverage_is_the_winding_number(render):
     # Against the definition, sample by sample, for random polygons that cross themselves and leave the grid.
     rng = np.random.default_rng(0)
     height, width = 40, 56
-    for _ in range(30):
-        ring = rng.integers(-300, 1200, size=(rng.integers(3, 8), 2))
+    for number in range(40):
+        rings = [rng.integers(-300, 1200, size=(rng.integers(3, 8), 2)) for _ in range(1 + number % 3)]
         expected = np.zeros((height, width), dtype=bool)
         for row in range(height):
             for column in range(width):
                 x, y = 16 * column + 8, 16 * row + 8
                 winding = 0
-                for (x0, y0), (x1, y1) in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
-                    side = (x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)
-                    winding += (y0 <= y < y1 and side <= 0) - (y1 <= y < y0 and side >= 0)
+                for ring in rings:
+                    for (x0, y0), (x1, y1) in zip(ring.tolist(), np.roll(ring, -1, axis=0).tolist(), strict=True):
+                        side = (x1 - x0) * (y - y0) - (x - x0) * (y1 - y0)
+                        winding += (y0 <= y < y1 and side <= 0) - (y1 <= y < y0 and side >= 0)
                 expected[row, column] = winding != 0
-        found = render.coverage([ring], height, width)
+        found = render.coverage(rings, height, width)
         mask = np.zeros((height, width), dtype=bool)
         if found is not None:
             row, column, part = found

@@ -16,11 +16,13 @@ pytest.importorskip("trl")
 
 # ruff: noqa: E402 - what follows needs the two
 from child_train import sharded
-from training_fixtures import losses, make_mixture, make_model
+from training_fixtures import losses, make_mixture, make_model, one_thread
 
 from evqa.training import checkpoints
 from evqa.training.resuming import load_trained
 from evqa.training.sharded import local, put, touched
+
+__all__ = ["one_thread"]  # fixtures
 
 CHILD = Path(__file__).with_name("child_train.py")
 ROOT = CHILD.parents[1]
@@ -28,14 +30,6 @@ PATHS = {
     "PYTHONPATH": os.pathsep.join(filter(None, [str(CHILD.parent), str(ROOT), os.environ.get("PYTHONPATH")])),
     "OMP_NUM_THREADS": "1",
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def two_ranks(folder: Path, *words: str) -> tuple[list[dict], dict]:

@@ -128,6 +128,21 @@ def test_what_cannot_be_shared_is_refused(tiny_model, samples):
         share_clip([learnt, samples[1]], end)
 
 
+def test_another_clip_of_the_same_size_is_refused(tiny_model, samples):
+    """Its tokens are the same placeholders: only pixels, times and frames tell it from the first one."""
+    _, processor = tiny_model
+    end = processor.tokenizer.convert_tokens_to_ids("<|vision_end|>")
+    for name, other in (
+        ("pixel_values_videos", samples[1]["pixel_values_videos"] + 1), ("grid_times", [torch.tensor([0.0, 9.0])]),
+    ):  # fmt: skip
+        assert name in samples[1]
+        with pytest.raises(DataError, match=f"sample 1 shows another clip than sample 0: its {name} differ"):
+            share_clip([samples[0], {**samples[1], name: other}], end)
+    other = {**samples[0], "frames": samples[0]["frames"].flip(0)}
+    with pytest.raises(DataError, match="sample 2 has other frames for SAM 2 than sample 0"):
+        share_clip([samples[0], samples[1], other], end)
+
+
 def test_branches_need_positions_and_no_mask(tiny_model, samples):
     model, _ = tiny_model
     ids = torch.tensor([samples[1]["input_ids"]])

@@ -41,7 +41,7 @@ def parts(tmp_path_factory):
     model, processor = tiny()
     model.config.sam2_batch_mode = True
     world = drawn_clips.World(tmp_path_factory.mktemp("clips"), "test", AtOnce(), "cpu", model.config.sam2_image_size)
-    world.draw(2)
+    world.draw(range(2))
     assert world.take_in() == 2
     templates = load_templates(ROOT / "recipes" / "configs" / "templates" / "benchmark.yaml")
     rows = drawn_clips.ClipRows(world.work, processor, templates, tracked=3, questions=2, seed=0, shift=False)

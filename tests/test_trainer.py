@@ -17,7 +17,7 @@ pytest.importorskip("trl")
 
 # ruff: noqa: E402 - what follows needs the two
 from child_train import RANKS, RESUMED
-from training_fixtures import losses, make_mixture, make_model, make_trainer
+from training_fixtures import losses, make_mixture, make_model, make_trainer, one_thread
 
 from evqa.errors import DataError, MissingDataError, TrainingError
 from evqa.training import checkpoints
@@ -25,15 +25,9 @@ from evqa.training.collator import UniPixelCollator
 from evqa.training.loading import Loaded, RankBatches, StandIn
 from evqa.training.sampler import MixtureSampler
 
+__all__ = ["one_thread"]  # fixtures
+
 CHILD = Path(__file__).with_name("child_train.py")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def weights(trainer) -> dict:

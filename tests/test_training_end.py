@@ -29,7 +29,7 @@ from evqa.training.arguments import RECOMPUTED, DataArguments, ModelArguments, T
 from evqa.training.card import model_card
 from evqa.training.collator import UniPixelCollator
 from evqa.training.master import MasterAdamW
-from evqa.training.models import save_final
+from evqa.training.models import load_model, save_final
 from evqa.training.referring import score_referring, summarize
 from evqa.training.resuming import load_trained
 from evqa.training.tuning import Tuning, group_of, prepare_for_training
@@ -482,3 +482,12 @@ def test_plain_video_language_models_train_with_stock_trl(kind, tmp_path):
     assert (tmp_path / "out" / "model.safetensors").is_file()
     with pytest.raises(DataError, match="none of the options"):
         evidence_reply({**rows[0], "answer_index": None})
+
+
+def test_frames_that_a_trained_model_is_shown_go_into_its_processor():
+    arguments = ModelArguments(tuning_modules=["all"], dtype="float32", frame_policy="uniform:8")
+    _, processor = load_model(arguments)
+    assert processor.frame_policy == "uniform:8"
+    assert load_model(ModelArguments(tuning_modules=["all"], dtype="float32"))[1].frame_policy != "uniform:8"
+    with pytest.raises(DataError, match="frame_policy: "):
+        load_model(ModelArguments(tuning_modules=["all"], dtype="float32", frame_policy="sometimes"))

@@ -14,19 +14,14 @@ pytest.importorskip("transformers")
 if not torch.cuda.is_available():
     pytest.skip("no CUDA device", allow_module_level=True)
 
+from cuda_fixtures import exact  # noqa: E402
 from unipixel_fixtures import SEG, batched, sample, small_model  # noqa: E402
 
 from evqa.models.unipixel.runtime_unipixel import Runtime  # noqa: E402
 
+__all__ = ["exact"]  # fixtures
+
 FAST, PLAIN = Runtime(), Runtime.plain()
-
-
-@pytest.fixture(autouse=True)
-def _exact():
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def on_gpu(inputs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from mixture_rows import chat_row, instruct_row, segmentation_row
 
 #: A vision tower, a language model and a SAM 2 of one or two layers each.
@@ -105,3 +106,14 @@ def losses(trainer: Any) -> list[dict[str, float]]:
         for line in trainer.state.log_history
         if "loss" in line
     ]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """For a module that imports it: sums in one order, and no more threads than cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -152,7 +152,7 @@ def _evidence(
         (True, True): "evidence", (True, False): "evidence_time", (False, True): "evidence_masks",
     }.get((bool(segments), bool(targets)), "evidence_none")  # fmt: skip
     request = templates.render(situation, draw(), clip="video")
-    rationale = json.loads(row.get("metadata") or "{}").get("rationale") if why else None
+    rationale = _rationale(row) if why else None
     reply = f"{_plain(rationale)} " if rationale else ""
     reply += f"The evidence shows {_plain(candidates[index])}. " if say else ""
     reply += f"Answer: {LETTERS[index]}."
@@ -164,6 +164,16 @@ def _evidence(
     options = [_plain(option) for option in candidates]
     text = evidence_question(_plain(row["question"]), options, row.get("duration"), request)
     return Conversation(_exchange("video", text, reply), targets, "evidence")
+
+
+def _rationale(row: Mapping[str, Any]) -> Any:
+    try:
+        metadata = json.loads(row.get("metadata") or "{}")
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the metadata are no JSON ({error})") from None
+    if not isinstance(metadata, dict):
+        raise DataError(f"the metadata are {type(metadata).__name__}, not an object")
+    return metadata.get("rationale")
 
 
 def _evidence_targets(row: Mapping[str, Any], style: str) -> tuple[tuple[tuple[int, ...], ...], list[str | None]]:

@@ -17,12 +17,15 @@ import torch
 
 from evqa.errors import DataError
 
-__all__ = ["PADDING_BRANCH", "branch_columns", "share_clip"]
+__all__ = ["OF_THE_CLIP", "PADDING_BRANCH", "branch_columns", "share_clip"]
 
 #: The branch of what fills up a row: it sees the beginning, and nothing that counts sees it.
 PADDING_BRANCH = 1 << 14
 
 _IGNORED = -100
+
+#: What a sample says of its clip, beside the placeholders in its tokens, which all clips of a size share.
+OF_THE_CLIP = ("pixel_values_videos", "video_grid_thw", "second_per_grid_ts", "grid_times")
 
 
 def share_clip(samples: Sequence[Mapping[str, Any]], last_token: int) -> dict[str, Any]:
@@ -40,7 +43,8 @@ def share_clip(samples: Sequence[Mapping[str, Any]], last_token: int) -> dict[st
         tokens of other branches lie before it.
 
     Raises:
-        DataError: They do not begin alike, or something is to be learnt in the beginning.
+        DataError: They do not begin alike: other tokens, another clip, other times or other frames for SAM 2; or
+            something is to be learnt in the beginning.
     """
     first = list(samples[0]["input_ids"])
     if last_token not in first:
@@ -55,18 +59,32 @@ def share_clip(samples: Sequence[Mapping[str, Any]], last_token: int) -> dict[st
         own = list(sample["input_ids"])
         if own[:length] != beginning:
             raise DataError(f"sample {number - 1} does not begin as sample 0 does, with the same clip")
+        for name in OF_THE_CLIP:
+            if not _same(sample.get(name), samples[0].get(name)):
+                raise DataError(f"sample {number - 1} shows another clip than sample 0: its {name} differ")
         own = own[length:]
         starts += [len(ids) - length] * len(own)
         branches += [number] * len(own)
         ids += own
         labels += sample["labels"][length:]
     out = {**samples[0], "input_ids": ids, "labels": labels, "branches": branches, "branch_starts": starts}
-    masks = [sample["label_mask"] for sample in samples if "label_mask" in sample]
-    if masks:
-        given = next(sample for sample in samples if "label_mask" in sample)
-        out |= {"label_mask": torch.cat(masks, dim=1)}
+    masked = [(number, sample) for number, sample in enumerate(samples) if "label_mask" in sample]
+    if masked:
+        first_number, given = masked[0]
+        for number, sample in masked[1:]:
+            if not _same(sample["frames"], given["frames"]):
+                raise DataError(f"sample {number} has other frames for SAM 2 than sample {first_number}")
+        out |= {"label_mask": torch.cat([sample["label_mask"] for _, sample in masked], dim=1)}
         out |= {name: given[name] for name in ("frames", "frame_size") if name in given}
     return out
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return one is other or torch.equal(one, other)
+    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one is other or (type(one) is type(other) and not isinstance(one, torch.Tensor) and one == other)
 
 
 def branch_columns(samples: Sequence[Mapping[str, Any]], length: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -114,8 +114,8 @@ def clip_terms(steps: Iterable[Prediction], targets: Iterable[Tensor], *, recomp
     return torch.cat(parts)
 
 
-#: Logits that exist at a time in :func:`supervised_loss`: 1,024 tokens of 152 thousand words, 0.6 GB in float32.
-_CHUNK = 1024 * 152 * 1024
+#: Tokens whose logits exist at a time in :func:`supervised_loss`; at 152 thousand words 0.6 GB in float32.
+_CHUNK = 1024
 
 
 def supervised_loss(
@@ -151,11 +151,10 @@ def supervised_loss(
         return F.cross_entropy(logits, targets, reduction="sum"), right
 
     def all_parts(states: Tensor) -> tuple[Tensor, Tensor]:
-        chunk = max(1, _CHUNK // getattr(head, "out_features", _CHUNK // 1024))
         total, right = states.new_zeros((), dtype=torch.float32), targets.new_zeros(())
         # Without any label there is one chunk of nothing: 0, which still hangs on every weight before it.
-        for some, wanted in zip(states.split(chunk), targets.split(chunk), strict=True):
-            if len(states) > chunk and torch.is_grad_enabled():
+        for some, wanted in zip(states.split(_CHUNK), targets.split(_CHUNK), strict=True):
+            if len(states) > _CHUNK and torch.is_grad_enabled():
                 loss, found = checkpoint(part, some, wanted, use_reentrant=False)
             else:
                 loss, found = part(some, wanted)

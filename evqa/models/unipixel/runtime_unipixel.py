@@ -25,8 +25,8 @@ class Runtime:
             64 otherwise. Device memory does not grow with the length of the clip beyond that.
         checkpoint_losses: Recompute the full-size mask logits in the backward pass instead of storing them.
         graph_tracking: In training, track and compute the mask losses in CUDA graphs that are recorded once for a
-            number of clips, frames and (rounded up) objects: half of a step's launches go, nothing of the tracker is
-            recomputed, and its activations have memory of their own (some 14 GiB for 8 objects in 8 frames at 768
+            number of clips, frames and (rounded up) objects: over 40 % of a step's launches go, nothing of the tracker
+            is recomputed, and its activations have memory of their own (some 14 GiB for 8 objects in 8 frames at 768
             pixels).
         supervised_logits: Given labels, make logits only where there is one; the output then holds none.
     """
