@@ -194,7 +194,7 @@ import os, sys, threading
 sys.path[:0] = {paths!r}
 from evqa.video import isolation, read_frames
 
-__all__ = ["plain"]  # fixtures
+__all__ = ["clip", "plain"]  # fixtures; plain is made of clip
 path, busy = sys.argv[1:]
 if busy == "busy":
     threading.Thread(
