@@ -14,13 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import video_fixtures as fx
-from made_clips import REPOSITORY, link
+from made_clips import REPOSITORY, clip, link, plain
 
 from evqa.errors import VideoError
-from evqa.video import (
-    isolation,
-    read_frames,
-)
+from evqa.video import isolation, read_frames
+
+__all__ = ["clip", "plain"]  # fixtures
 
 
 def child_pids():
